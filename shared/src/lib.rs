@@ -1,0 +1,5 @@
+//! What both programs need.
+//!
+//! - [`money`]: exact amounts
+
+pub mod money;
