@@ -1,5 +1,18 @@
-//! What both programs need.
+//! What both programs need, and nothing else: `ingest -> shared <- relay`.
 //!
+//! - [`message`]: operations, payloads, ids, the stamp
+//! - [`outbox`]: the only insert into `outbox_messages`, and the poke
+//! - [`idempotency_key`][]: `generate_idempotency_key`
 //! - [`money`]: exact amounts
+//! - [`postgres`]: pool, migrations, transient errors
+//! - [`http`]: the accept loop; [`admin`]: liveness, readiness, metrics
+//! - [`process`]: logs, secrets, signals
 
+pub mod admin;
+pub mod http;
+pub mod idempotency_key;
+pub mod message;
 pub mod money;
+pub mod outbox;
+pub mod postgres;
+pub mod process;

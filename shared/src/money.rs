@@ -97,7 +97,8 @@ impl FromStr for Amount {
         if decimals.len() > 2 {
             return Err(AmountError::TooPrecise);
         }
-        let value = Decimal::from_str(&format!("0{whole}.{decimals:0<2}")).map_err(|_| AmountError::NotANumber)?;
+        let value =
+            Decimal::from_str(&format!("0{whole}.{decimals:0<2}")).map_err(|_| AmountError::NotANumber)?;
         Amount::from_decimal(value)
     }
 }

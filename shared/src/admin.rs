@@ -1,0 +1,92 @@
+//! Liveness, readiness and metrics: the admin listener of both programs.
+
+use crate::http::{Reply, reply};
+use hyper::Method;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What a program still misses before it can do its work; empty = ready.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness {
+    missing: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
+
+impl Readiness {
+    /// Not ready until each of these has reported for the first time.
+    #[must_use]
+    pub fn waiting_for(names: &[&'static str]) -> Readiness {
+        let missing = names.iter().map(|name| (*name, format!("{name}: not looked at yet"))).collect();
+        Readiness { missing: Arc::new(Mutex::new(missing)) }
+    }
+
+    /// Reports on one thing. The first report of a change is logged, repeats are not.
+    pub fn set(&self, name: &'static str, state: Result<(), String>) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            Ok(()) => {
+                if missing.remove(name).is_some() {
+                    tracing::info!("{name}: ready");
+                }
+            }
+            Err(problem) => {
+                if missing.get(name) != Some(&problem) {
+                    tracing::warn!("not ready: {problem}");
+                    missing.insert(name, problem);
+                }
+            }
+        }
+    }
+
+    /// All problems, one per line; empty when ready.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+/// Installs the process-wide metrics registry. Without one (a second call in a test process) metrics are not kept.
+#[must_use]
+pub fn install_metrics() -> Option<PrometheusHandle> {
+    PrometheusBuilder::new().install_recorder().ok()
+}
+
+/// Answers /livez and /readyz; None for every other path.
+#[must_use]
+pub fn health(method: &Method, path: &str, readiness: &Readiness) -> Option<Reply> {
+    if !matches!(path, "/livez" | "/readyz") {
+        return None;
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut refused = reply(405, "text/plain", "only GET and HEAD\n");
+        refused
+            .headers_mut()
+            .insert(hyper::header::ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        return Some(refused);
+    }
+    // livez never looks at a database: a restart does not mend one.
+    let problems = if path == "/livez" { Vec::new() } else { readiness.problems() };
+    Some(match problems.as_slice() {
+        [] => reply(200, "text/plain; charset=utf-8", "ok\n"),
+        problems => reply(503, "text/plain; charset=utf-8", problems.join("\n") + "\n"),
+    })
+}
+
+/// Answers the admin listener: /livez, /readyz, /metrics.
+#[must_use]
+pub fn answer(
+    method: &Method,
+    path: &str,
+    readiness: &Readiness,
+    metrics: Option<&PrometheusHandle>,
+) -> Reply {
+    if let Some(reply) = health(method, path, readiness) {
+        return reply;
+    }
+    match (path, metrics) {
+        ("/metrics", Some(metrics)) => reply(200, "text/plain; version=0.0.4", metrics.render()),
+        _ => reply(404, "text/plain", "this listener serves /livez, /readyz and /metrics\n"),
+    }
+}

@@ -1,0 +1,78 @@
+//! The HTTP/1 accept loop of every listener: connection limit, header timeout, drain.
+//!
+//! Knows no route. A handler always answers: its failures are responses.
+
+use http_body_util::Full;
+use hyper::{Request, Response, body::Bytes, body::Incoming, header, service::service_fn};
+use hyper_util::{rt::TokioIo, rt::TokioTimer, server::graceful::GracefulShutdown};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Semaphore, time};
+use tokio_util::sync::CancellationToken;
+
+/// Every response is held in memory whole: they are all small.
+pub type Reply = Response<Full<Bytes>>;
+
+/// The bounds of one listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Open connections; further ones wait in the kernel's backlog.
+    pub connections: usize,
+    /// From the first byte awaited to the end of the headers; closes idle keep-alive connections too.
+    pub header_timeout: Duration,
+    /// After the shutdown token: how long open requests may take to end.
+    pub drain_timeout: Duration,
+}
+
+/// Serves until the token is cancelled and the open requests have ended or `drain_timeout` is over.
+pub async fn serve<H, F>(listener: TcpListener, limits: Limits, shutdown: CancellationToken, handler: H)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    // hyper's header timeout does nothing without a timer.
+    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_headers(100);
+    loop {
+        let Some(Ok(slot)) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await else { break };
+        let stream = match shutdown.run_until_cancelled(listener.accept()).await {
+            None => break,
+            Some(Ok((stream, _))) => stream,
+            Some(Err(error)) => {
+                // Out of file descriptors or a connection that died in the backlog: neither may end the loop.
+                tracing::warn!(%error, "cannot accept a connection");
+                time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // Small answers must not wait for the client's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let handler = handler.clone();
+        let service = service_fn(move |request| {
+            let reply = handler(request);
+            async move { Ok::<_, Infallible>(reply.await) }
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            // A connection's end, good or bad, concerns its client only.
+            let _ = connection.await;
+            drop(slot);
+        });
+    }
+    drop(listener); // refuse new connections before waiting for the open ones
+    if time::timeout(limits.drain_timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not end within the drain time");
+    }
+}
+
+/// A response of the given status, media type and text.
+#[must_use]
+pub fn reply(status: u16, media_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() =
+        hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
+    reply.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    reply
+}

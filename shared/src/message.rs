@@ -1,0 +1,256 @@
+//! The messages of the outbox: their operations, payloads, ids and the stamp that orders updates.
+//!
+//! Owns the wire form of a payload. A payload may only gain optional fields: old and new relays run side by side, so anything
+//! else is a new operation name.
+
+use crate::money::Amount;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// Id of a row of `outbox_messages`.
+pub type MessageId = i64;
+/// Id of a row of `incoming_emails`.
+pub type EmailId = i64;
+
+/// The kind of a message; its name stands in `outbox_messages.operation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Read a mail: clean its text, extract the entities, decide whether a debt update follows.
+    EmailExtraction,
+    /// Write a new amount into the right creditor entry in MongoDB.
+    CreditorDebtUpdate,
+}
+
+impl Operation {
+    /// Every operation that this binary knows. A message of another operation waits for a binary that knows it.
+    pub const ALL: [Operation; 2] = [Operation::EmailExtraction, Operation::CreditorDebtUpdate];
+
+    /// The name in the table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operation::EmailExtraction => "email_extraction",
+            Operation::CreditorDebtUpdate => "creditor_debt_update",
+        }
+    }
+
+    /// What `outbox_messages.aggregate_type` says: what the message is about. `aggregate_id` is the email's id in each case.
+    #[must_use]
+    pub const fn aggregate_type(self) -> &'static str {
+        match self {
+            Operation::EmailExtraction => "incoming_email",
+            Operation::CreditorDebtUpdate => "creditor_debt_update",
+        }
+    }
+
+    /// The idempotency key of the outbox row: one message per operation, mail and revision.
+    #[must_use]
+    pub fn key(self, email_id: EmailId, revision: Revision) -> String {
+        format!("{}:{email_id}:{revision}", self.name())
+    }
+}
+
+/// How often the same mail has been read again or decided by a person: 0 first, at most 15.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(u8);
+
+impl Revision {
+    /// The first reading of a mail.
+    pub const FIRST: Revision = Revision(0);
+
+    /// The revision after this one; None after the fifteenth, since a stamp has four bits for it.
+    #[must_use]
+    pub fn next(self) -> Option<Revision> {
+        (self.0 < 15).then_some(Revision(self.0 + 1))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)
+    }
+}
+
+/// Orders the updates of one creditor entry: `received_at` in ms << 20 | (email id mod 2^16) << 4 | revision.
+///
+/// Its text form, in payloads and in MongoDB, is a 20-digit zero-padded string: JavaScript breaks integers above 2^53, and equal
+/// lengths make string order number order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Stamp(i64);
+
+/// A stamp that cannot be built or read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a stamp is a 20-digit number made from a time between 1970 and 2248")]
+pub struct StampError;
+
+impl Stamp {
+    /// Builds the stamp of one reading of a mail.
+    ///
+    /// # Errors
+    /// [`StampError`] when the time is before 1970 or beyond the 43 bits that are left for it.
+    pub fn new(received_at: Timestamp, email_id: EmailId, revision: Revision) -> Result<Stamp, StampError> {
+        let milliseconds = received_at.as_millisecond();
+        if !(0..1 << 43).contains(&milliseconds) {
+            return Err(StampError);
+        }
+        Ok(Stamp(milliseconds << 20 | email_id.rem_euclid(1 << 16) << 4 | i64::from(revision.0)))
+    }
+
+    /// The number that the ledger stores.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The revision that the stamp carries.
+    #[must_use]
+    pub fn revision(self) -> Revision {
+        Revision((self.0 & 0xF) as u8)
+    }
+
+    /// The stamp of the next revision of the same mail; None after the fifteenth.
+    #[must_use]
+    pub fn next_revision(self) -> Option<Stamp> {
+        self.revision().next().map(|_| Stamp(self.0 + 1))
+    }
+}
+
+impl TryFrom<i64> for Stamp {
+    type Error = StampError;
+
+    fn try_from(number: i64) -> Result<Stamp, StampError> {
+        if number < 0 { Err(StampError) } else { Ok(Stamp(number)) }
+    }
+}
+
+impl FromStr for Stamp {
+    type Err = StampError;
+
+    fn from_str(text: &str) -> Result<Stamp, StampError> {
+        let shape = text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_digit());
+        if shape { text.parse().map(Stamp).map_err(|_| StampError) } else { Err(StampError) }
+    }
+}
+
+impl TryFrom<String> for Stamp {
+    type Error = StampError;
+
+    fn try_from(text: String) -> Result<Stamp, StampError> {
+        text.parse()
+    }
+}
+
+impl From<Stamp> for String {
+    fn from(stamp: Stamp) -> String {
+        stamp.to_string()
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:020}", self.0)
+    }
+}
+
+/// The first stamp of a mail as an SQL expression over `received_at` and `id`, for the statement in ingest that draws the id and
+/// writes the payload at once. A test compares it with [`Stamp::new`].
+pub const FIRST_STAMP_SQL: &str = "lpad((((extract(epoch from date_trunc('milliseconds', received_at)) * 1000)::bigint << 20) \
+     | ((id % 65536) << 4))::text, 20, '0')";
+
+/// Payload of [`Operation::EmailExtraction`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmailExtraction {
+    /// The mail to read.
+    pub email_id: EmailId,
+}
+
+/// Where a debt update comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A creditor's mail or a ready debt update.
+    Mail,
+    /// A person's decision about a mail that was held for review.
+    Decision,
+    /// An operator's replay from the current state.
+    Replay,
+    /// The reconciliation.
+    Repair,
+}
+
+/// Payload of [`Operation::CreditorDebtUpdate`].
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditorDebtUpdate {
+    /// The mail behind the update.
+    pub email_id: EmailId,
+    /// `Nachname, Vorname` or `Vorname Nachname`, as the mail has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_name: Option<String>,
+    /// The firm's case number as the mail writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_aktenzeichen: Option<String>,
+    /// The sender's address.
+    pub creditor_email: String,
+    /// The creditor's name; without one the address stands in for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creditor_name: Option<String>,
+    /// The new total claim; None = the mail states none, which a person has to look at.
+    #[serde(default)]
+    pub new_debt_amount: Option<Amount>,
+    /// A short summary for the portal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_text: Option<String>,
+    /// The creditor side's own numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reference_numbers: Vec<String>,
+    /// 0 to 1; None passes the guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extraction_confidence: Option<f64>,
+    /// When the mail was received.
+    pub received_at: Timestamp,
+    /// Its place in the order of updates.
+    pub stamp: Stamp,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The person who decided, for [`Origin::Decision`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+}
+
+/// Personal data: a `Debug` print names the mail and the stamp only.
+impl fmt::Debug for CreditorDebtUpdate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "CreditorDebtUpdate {{ email_id: {}, stamp: {}, .. }}", self.email_id, self.stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_later_mail_has_the_higher_stamp_and_the_text_sorts_like_the_number() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let older = Stamp::new(at("2026-02-17T09:14:22Z"), 70_000, Revision::FIRST).unwrap();
+        let newer = Stamp::new(at("2026-02-17T09:14:22.001Z"), 1, Revision::FIRST).unwrap();
+        assert!(older < newer && older.to_string() < newer.to_string());
+        assert_eq!(older.to_string().len(), 20);
+        assert_eq!(older.next_revision().unwrap().revision(), Revision(1));
+        assert_eq!(Stamp(15).next_revision(), None);
+        assert_eq!(Stamp::new(at("1969-12-31T23:59:59Z"), 1, Revision::FIRST), Err(StampError));
+        assert_eq!("17".parse::<Stamp>(), Err(StampError));
+        assert_eq!("99999999999999999999".parse::<Stamp>(), Err(StampError));
+    }
+
+    proptest! {
+        #[test]
+        fn stamps_order_by_time_and_survive_their_text(a in 0_i64..4_000_000_000_000, b in 0_i64..4_000_000_000_000, id in 1_i64..1 << 40) {
+            let stamp = |ms| Stamp::new(Timestamp::from_millisecond(ms).unwrap(), id, Revision::FIRST).unwrap();
+            prop_assert_eq!(stamp(a).cmp(&stamp(b)), a.cmp(&b));
+            prop_assert_eq!(stamp(a).to_string().parse(), Ok(stamp(a)));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Postgres: the pool, the migrations, and which errors pass by themselves.
+//!
+//! Owns no table. Sets nothing on a session: behind a PgBouncer in transaction mode a session is not ours, so settings belong to
+//! the role or inside the transaction.
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use std::time::Duration;
+use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::SqlState};
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+mod embedded {
+    refinery::embed_migrations!("../sql");
+}
+
+/// A failure before any statement of ours ran.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// The URL cannot be used; the text never repeats it, since it holds the password.
+    #[error("the Postgres URL is not usable: {0}")]
+    Url(String),
+    /// Not reachable, or it refused us.
+    #[error("Postgres is not reachable: {}", reason(.0))]
+    Connect(#[source] tokio_postgres::Error),
+    /// A migration failed; everything before it stays.
+    #[error("a migration failed: {0}")]
+    Migration(#[from] refinery::Error),
+}
+
+/// Reads and completes a `postgres://` URL or a libpq key=value string.
+///
+/// # Errors
+/// [`PostgresError::Url`] when it cannot be parsed or asks for TLS, which this build does not speak.
+pub fn config(url: &str, application_name: &str) -> Result<Config, PostgresError> {
+    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+        PostgresError::Url(
+            std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
+        )
+    })?;
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err(PostgresError::Url(
+            "sslmode=require: this build speaks no TLS to Postgres, connect through a local PgBouncer or tunnel".into(),
+        ));
+    }
+    config
+        .application_name(application_name)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_user_timeout(Duration::from_secs(10));
+    Ok(config)
+}
+
+/// A pool that opens connections when they are asked for; building it does not touch the network.
+///
+/// # Errors
+/// [`PostgresError::Url`].
+pub fn pool(url: &str, application_name: &str, size: usize, wait: Duration) -> Result<Pool, PostgresError> {
+    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config(url, application_name)?, NoTls, manager_config);
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(wait))
+        .create_timeout(Some(CONNECT_TIMEOUT))
+        .recycle_timeout(Some(CONNECT_TIMEOUT))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| PostgresError::Url(error.to_string()))
+}
+
+/// A connection outside the pool: for migrations and for LISTEN.
+///
+/// # Errors
+/// [`PostgresError`].
+pub async fn connect(url: &str, application_name: &str) -> Result<Client, PostgresError> {
+    let (client, connection) =
+        config(url, application_name)?.connect(NoTls).await.map_err(PostgresError::Connect)?;
+    // Ends by itself when the client is dropped or the server goes away; the next statement then reports it.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+/// Brings the schema up to date; returns the names of the migrations that this call applied. Any number of processes may call it
+/// at once: a transaction-level advisory lock on a second connection lets one of them work.
+///
+/// # Errors
+/// [`PostgresError`].
+pub async fn migrate(url: &str) -> Result<Vec<String>, PostgresError> {
+    let mut gate = connect(url, "migrate-gate").await?;
+    let lock = gate.transaction().await.map_err(PostgresError::Connect)?;
+    // The number only has to differ from other applications' locks in the same database.
+    lock.batch_execute("select pg_advisory_xact_lock(7355608120)").await.map_err(PostgresError::Connect)?;
+    let mut client = connect(url, "migrate").await?;
+    let report = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await?;
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// The schema that this build was written for: the number of the newest migration it carries.
+#[must_use]
+pub fn schema_of_this_build() -> u32 {
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .filter_map(|migration| u32::try_from(migration.version()).ok())
+        .max()
+        .unwrap_or(0)
+}
+
+/// Checks that the database has at least [`schema_of_this_build`]; a newer one is fine, since schemas only expand under a running
+/// program.
+///
+/// # Errors
+/// What is missing and which command mends it, fit for readiness and logs.
+pub async fn check_schema(client: &Client) -> Result<(), String> {
+    let wanted = schema_of_this_build();
+    let found = match client
+        .query_one("select coalesce(max(version), 0)::int from refinery_schema_history", &[])
+        .await
+    {
+        Ok(row) => u32::try_from(row.get::<_, i32>(0)).unwrap_or(0),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => 0,
+        Err(error) => return Err(format!("Postgres: {}", reason(&error))),
+    };
+    if found >= wanted {
+        return Ok(());
+    }
+    Err(format!("Postgres: the schema is at version {found}, this build needs {wanted}: run `relay migrate`"))
+}
+
+/// Whether the same statement may succeed later without anybody changing it: connection trouble, shutdown, too many connections,
+/// read-only after a failover, deadlock, serialization, lock timeout.
+#[must_use]
+pub fn is_transient(error: &tokio_postgres::Error) -> bool {
+    let Some(code) = error.code() else {
+        return true; // no SQLSTATE: the connection, not the statement
+    };
+    matches!(code.code().get(..2), Some("08" | "40" | "53" | "57" | "58"))
+        || matches!(code.code(), "25006" | "55P03")
+}
+
+/// The server's own words with the SQLSTATE, or the cause of a broken connection; never the statement's values.
+#[must_use]
+pub fn reason(error: &tokio_postgres::Error) -> String {
+    if let Some(server) = error.as_db_error() {
+        return format!("{} ({})", server.message(), server.code().code());
+    }
+    match std::error::Error::source(error) {
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,127 @@
+//! What a well-behaved process does whatever its work: logs, secrets, signals, words with systemd.
+
+use std::{fmt, fs, io::IsTerminal, path::Path, str::FromStr};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::{EnvFilter, fmt::layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Exit code for bad configuration; all problems have been printed.
+pub const EXIT_BAD_CONFIGURATION: u8 = 64;
+
+/// A value that never shows: passwords, tokens, URLs that hold them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself; never log it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Secret, Self::Err> {
+        Ok(Secret(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(..)")
+    }
+}
+
+/// A secret given directly as `name` or as a file `name_FILE`; an empty value is no value, since systemd and Kubernetes pass those.
+///
+/// # Errors
+/// Both given, or the file cannot be read: the text says which variable and why.
+pub fn secret(name: &str, value: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, String> {
+    let value = value.filter(|secret| !secret.expose().trim().is_empty());
+    match (value, file) {
+        (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set: keep one")),
+        (Some(secret), None) => Ok(Some(secret.clone())),
+        (None, None) => Ok(None),
+        (None, Some(path)) => match fs::read_to_string(path) {
+            // Editors and `echo` end a file with a line break that nobody means.
+            Ok(text) if !text.trim().is_empty() => Ok(Some(Secret(text.trim().to_owned()))),
+            Ok(_) => Err(format!("{name}_FILE: {} is empty", path.display())),
+            Err(error) => Err(format!("{name}_FILE: cannot read {}: {error}", path.display())),
+        },
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "json" => Ok(LogFormat::Json),
+            "text" => Ok(LogFormat::Text),
+            _ => Err("must be json or text".into()),
+        }
+    }
+}
+
+/// Sends log lines to standard error; standard output belongs to a command's result. `RUST_LOG` filters, default `info`.
+pub fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    // A second call, in a test process, changes nothing.
+    let _ = match format {
+        LogFormat::Json => {
+            registry.with(layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        }
+        LogFormat::Text => {
+            let ansi = std::io::stderr().is_terminal();
+            registry.with(layer().with_ansi(ansi).with_writer(std::io::stderr)).try_init()
+        }
+    };
+}
+
+/// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once: somebody is in a hurry.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn shutdown_on_signal() -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        for round in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if round > 0 {
+                std::process::exit(1);
+            }
+            tracing::info!("shutting down");
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            cancel.cancel();
+        }
+    });
+    Ok(token)
+}
+
+/// Tells systemd that the program serves; does nothing elsewhere.
+pub fn notify_ready() {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// The text without NUL (Postgres cannot store it), cut to 500 characters: what every stored error text goes through.
+#[must_use]
+pub fn bounded_error(text: &str) -> String {
+    text.chars().filter(|character| *character != '\0').take(500).collect()
+}
