@@ -1,1 +1,47 @@
+//! What only tests use: real servers, isolated per test.
+//!
+//! - [`Database`]: a migrated Postgres database of its own
+//! - [`MongoDatabase`]: a MongoDB database of its own
+//! - [`Wire`]: a TCP proxy before either, to be cut and mended
+//!
+//! The servers come from `DATABASE_URL` and `MONGODB_URL`, which `deploy/dev test` sets. A missing server is a failure, never a skip.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot have its servers has to fail loudly"
+)]
+
+mod mongo;
+mod postgres;
+mod wire;
+
+pub use mongo::MongoDatabase;
+pub use postgres::Database;
+pub use wire::Wire;
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// A name that no other test, process or earlier run has.
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    format!("test_{now}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn server_url(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests by `deploy/dev test`"))
+}
+
+/// Runs a future to its end from `drop`, where the test's own runtime cannot be entered again.
+fn block_on_other_thread<F: Future<Output = ()> + Send + 'static>(future: F) {
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime to clean up with").block_on(future);
+    });
+    let _ = thread.join(); // a failed clean-up leaves a database behind and harms no other test
+}
