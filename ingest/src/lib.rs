@@ -1,1 +1,33 @@
+//! `ingest`: request -> one commit. Never talks to MongoDB, to a language model or to a mail server.
+//!
+//! A request goes from top to bottom:
+//!
+//! - [`server`]: listeners, readiness, drain; [`endpoint`]: paths; [`api`]: request -> response
+//! - [`request_body`]: the bytes, within bounds; [`source`] and [`bearer`]: who sent them
+//! - [`json_body`], [`received_at`], [`email`], [`debt_update`]: what they say
+//! - [`request_key`]: which delivery they are
+//! - [`store`]: a task per commit; [`commit`]: THE transaction; [`poke`]: wakes the relays after it
+//! - [`status`]: where a mail stands; [`openapi`]: the interface; [`problem`]: every failure that a client can see
+//! - [`cli`], [`config`]: the command line
 
+pub mod api;
+pub mod bearer;
+pub mod cli;
+pub mod commit;
+pub mod config;
+pub mod debt_update;
+pub mod email;
+pub mod endpoint;
+pub mod json_body;
+pub mod openapi;
+pub mod poke;
+pub mod problem;
+pub mod received_at;
+pub mod request_body;
+pub mod request_key;
+pub mod server;
+pub mod source;
+pub mod status;
+pub mod store;
+
+pub use server::start;

@@ -1,1 +1,23 @@
+//! `relay`: carries the messages of the Postgres outbox to their effect.
+//!
+//! A message's way, top to bottom: [`lane`] wakes and claims through [`outbox`], [`operations`] applies it (reading a mail with
+//! [`mail_text`] and [`extraction`]; a debt update with [`matching`], [`write_guard`] and [`mongo`]), and [`outbox`] finishes it in
+//! one statement together with [`ledger`]. [`outcome`] says what follows from a failure, [`breaker`] what from an outage.
 
+pub mod breaker;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod extraction;
+pub mod lane;
+pub mod ledger;
+pub mod mail_text;
+pub mod matching;
+pub mod mongo;
+pub mod operations;
+pub mod operator;
+pub mod outbox;
+pub mod outcome;
+pub mod relay;
+pub mod wake;
+pub mod write_guard;

@@ -114,8 +114,9 @@ pub fn schema_of_this_build() -> u32 {
 /// What is missing and which command mends it, fit for readiness and logs.
 pub async fn check_schema(client: &Client) -> Result<(), String> {
     let wanted = schema_of_this_build();
+    // One round trip without a named statement: works behind a PgBouncer in transaction mode.
     let found = match client
-        .query_one("select coalesce(max(version), 0)::int from refinery_schema_history", &[])
+        .query_typed_one("select coalesce(max(version), 0)::int from refinery_schema_history", &[])
         .await
     {
         Ok(row) => u32::try_from(row.get::<_, i32>(0)).unwrap_or(0),

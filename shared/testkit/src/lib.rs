@@ -18,7 +18,7 @@ mod wire;
 
 pub use mongo::MongoDatabase;
 pub use postgres::Database;
-pub use wire::Wire;
+pub use wire::{HoldPoint, Wire};
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},

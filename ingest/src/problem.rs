@@ -1,0 +1,213 @@
+//! Every failure that a client can see, as problem details (RFC 9457, `application/problem+json`).
+//!
+//! Owns status, type, title and detail of each. The texts tell the sender what to do; they repeat nothing of the request but
+//! the names of its fields, and nothing of our insides.
+
+use hyper::header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde_json::json;
+use shared::http::{Reply, reply};
+
+/// One field that is wrong, found by its JSON pointer (RFC 6901).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// Where: `/attachments/0/url`; empty for the document as a whole.
+    pub pointer: String,
+    /// What is wrong with it, without its value.
+    pub detail: String,
+}
+
+/// Why a request gets no 200.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// The body cannot be used as it is; sending it again changes nothing.
+    InvalidPayload(Vec<FieldError>),
+    /// An authentic event that is not an inbound mail.
+    UnsupportedEvent,
+    /// The endpoint requires the `Idempotency-Key` header.
+    KeyMissing,
+    /// The `Idempotency-Key` header is no key.
+    KeyMalformed,
+    /// No signature at all.
+    SignatureMissing,
+    /// A signature that none of the secrets made.
+    SignatureInvalid,
+    /// An authentic request outside the time window: an old recording, or a clock that is off.
+    SignatureStale,
+    /// No bearer token, or one that nobody knows.
+    TokenInvalid,
+    /// A webhook source that does not exist or has no secret.
+    UnknownSource,
+    /// No such path, or an endpoint that is switched off.
+    UnknownPath,
+    /// No such email.
+    UnknownEmail,
+    /// The path exists, the method does not; the methods that do.
+    MethodNotAllowed(&'static str),
+    /// The body did not arrive in time.
+    BodyTooSlow,
+    /// Another request with the same key has not ended yet.
+    RivalInFlight,
+    /// The body is larger than this number of bytes.
+    PayloadTooLarge(usize),
+    /// Not `application/json`.
+    UnsupportedMediaType,
+    /// The key or the provider's id belongs to a request with other content.
+    KeyReused,
+    /// The event names a mail and does not carry it, and nothing here can fetch it yet.
+    MailWithoutBody,
+    /// More work than there is room for.
+    Overloaded,
+    /// Postgres is away, or whether the commit happened is unknown; the key makes sending again safe.
+    Unavailable,
+    /// A bug.
+    Internal,
+}
+
+impl Problem {
+    /// A body with one wrong field.
+    #[must_use]
+    pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Problem {
+        Problem::InvalidPayload(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
+    }
+
+    /// The name: the last part of the type, and the outcome in metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.row().1
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.row().0
+    }
+
+    /// Status, name, title.
+    fn row(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Problem::InvalidPayload(_) => (400, "invalid-payload", "The body cannot be used"),
+            Problem::UnsupportedEvent => (400, "unsupported-event", "Not an inbound mail"),
+            Problem::KeyMissing => (400, "idempotency-key-missing", "Idempotency-Key is missing"),
+            Problem::KeyMalformed => (400, "idempotency-key-malformed", "Idempotency-Key is not a key"),
+            Problem::SignatureMissing => (401, "signature-missing", "The signature is missing"),
+            Problem::SignatureInvalid => (401, "signature-invalid", "The signature is wrong"),
+            Problem::SignatureStale => {
+                (401, "timestamp-out-of-window", "The signature is too old or too new")
+            }
+            Problem::TokenInvalid => (401, "token-invalid", "A valid bearer token is required"),
+            Problem::UnknownSource => (404, "unknown-source", "Unknown source"),
+            Problem::UnknownPath => (404, "not-found", "Nothing here"),
+            Problem::UnknownEmail => (404, "unknown-email", "Unknown email"),
+            Problem::MethodNotAllowed(_) => (405, "method-not-allowed", "Method not allowed"),
+            Problem::BodyTooSlow => (408, "body-too-slow", "The body did not arrive in time"),
+            Problem::RivalInFlight => (409, "idempotency-in-flight", "The same request is being processed"),
+            Problem::PayloadTooLarge(_) => (413, "payload-too-large", "The body is too large"),
+            Problem::UnsupportedMediaType => (415, "unsupported-media-type", "Only application/json"),
+            Problem::KeyReused => (422, "idempotency-key-reused", "The key belongs to other content"),
+            Problem::MailWithoutBody => (503, "mail-without-body", "The mail's body is not in the event"),
+            Problem::Overloaded => (503, "overloaded", "Too much at once"),
+            Problem::Unavailable => (503, "unavailable", "The database is not available"),
+            Problem::Internal => (500, "internal", "An error on our side"),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Problem::InvalidPayload(_) => "See errors; sending the same body again changes nothing.".into(),
+            Problem::UnsupportedEvent => {
+                "Only events of type email.received are taken; subscribe the endpoint to that type alone.".into()
+            }
+            Problem::KeyMissing => "This endpoint requires the header Idempotency-Key.".into(),
+            Problem::KeyMalformed => {
+                "Idempotency-Key must be 1 to 255 printable ASCII characters, bare or in double quotes.".into()
+            }
+            Problem::SignatureMissing => "The request carries no complete set of signature headers.".into(),
+            Problem::SignatureInvalid => "No configured secret made this signature over these bytes.".into(),
+            Problem::SignatureStale => {
+                "The signed timestamp is more than 300 seconds away from our clock.".into()
+            }
+            Problem::TokenInvalid => "Send Authorization: Bearer with a token of this service.".into(),
+            Problem::UnknownSource => "There is no such webhook source, or it has no secret configured.".into(),
+            Problem::UnknownPath => "There is no such path, or it is not switched on.".into(),
+            Problem::UnknownEmail => "No email has this id.".into(),
+            Problem::MethodNotAllowed(allowed) => format!("Allowed here: {allowed}."),
+            Problem::BodyTooSlow => "The body has to arrive within the time limit; send it again.".into(),
+            Problem::RivalInFlight => "Another request with this key has not ended yet; send it again later.".into(),
+            Problem::PayloadTooLarge(bytes) => format!("At most {bytes} bytes."),
+            Problem::UnsupportedMediaType => "Send JSON with the header Content-Type: application/json.".into(),
+            Problem::KeyReused => {
+                "The first request with this key had other content; it stands. New content needs a new key.".into()
+            }
+            Problem::MailWithoutBody => {
+                "The event has neither text nor html, and fetching the mail is not supported yet; send it again later."
+                    .into()
+            }
+            Problem::Overloaded => "Send the request again later; it is safe to repeat.".into(),
+            Problem::Unavailable => {
+                "It may or may not have been stored. Send it again later with the same key: it is stored once.".into()
+            }
+            Problem::Internal => "The error has been logged; sending again is safe.".into(),
+        }
+    }
+
+    /// Seconds after which sending again makes sense, for what passes by itself.
+    fn retry_after_seconds(&self) -> Option<u16> {
+        match self {
+            Problem::RivalInFlight | Problem::Overloaded => Some(1),
+            Problem::Unavailable => Some(5),
+            Problem::MailWithoutBody => Some(300),
+            Problem::InvalidPayload(_)
+            | Problem::UnsupportedEvent
+            | Problem::KeyMissing
+            | Problem::KeyMalformed
+            | Problem::SignatureMissing
+            | Problem::SignatureInvalid
+            | Problem::SignatureStale
+            | Problem::TokenInvalid
+            | Problem::UnknownSource
+            | Problem::UnknownPath
+            | Problem::UnknownEmail
+            | Problem::MethodNotAllowed(_)
+            | Problem::BodyTooSlow
+            | Problem::PayloadTooLarge(_)
+            | Problem::UnsupportedMediaType
+            | Problem::KeyReused
+            | Problem::Internal => None,
+        }
+    }
+
+    /// The response.
+    #[must_use]
+    pub fn reply(&self) -> Reply {
+        let (status, name, title) = self.row();
+        let mut document = json!({
+            "type": format!("urn:ingest:problem:{name}"),
+            "title": title,
+            "status": status,
+            "detail": self.detail(),
+        });
+        if let (Problem::InvalidPayload(errors), Some(members)) = (self, document.as_object_mut()) {
+            let errors: Vec<_> = errors
+                .iter()
+                .map(|error| json!({"pointer": error.pointer, "detail": error.detail}))
+                .collect();
+            members.insert("errors".into(), errors.into());
+        }
+        let mut answer = reply(status, "application/problem+json", document.to_string());
+        let mut header = |name: HeaderName, value: HeaderValue| answer.headers_mut().insert(name, value);
+        if let Some(seconds) = self.retry_after_seconds() {
+            header(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Problem::MethodNotAllowed(allowed) = self {
+            header(ALLOW, HeaderValue::from_static(allowed));
+        }
+        if *self == Problem::TokenInvalid {
+            header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if *self == Problem::BodyTooSlow {
+            // The rest of the body is still to come: the connection cannot carry another request.
+            header(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}

@@ -1,0 +1,204 @@
+//! The running program: listeners, background tasks, readiness and the way down.
+
+use crate::{
+    api::{self, App},
+    config::Config,
+    poke::Poker,
+    store::Store,
+};
+use hyper::{Request, body::Incoming};
+use metrics_exporter_prometheus::PrometheusHandle;
+use shared::{
+    admin::{self, Readiness},
+    http::{self, Limits},
+    postgres,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{interval, sleep, timeout},
+};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks at the schema.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// For one look, a new connection included.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two warnings that unsigned webhooks are taken.
+const UNSIGNED_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two rounds of the metrics registry's own housekeeping.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Connections of the admin listener.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// Why the program cannot run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is in use or not ours.
+    #[error("{variable}: cannot listen on {address}: {error}")]
+    Listen {
+        /// The variable to change.
+        variable: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The pool cannot be built from the URL.
+    #[error(transparent)]
+    Postgres(#[from] postgres::PostgresError),
+}
+
+/// A program that listens.
+#[derive(Debug)]
+pub struct Serving {
+    /// The public listener's address.
+    pub address: SocketAddr,
+    /// The admin listener's address.
+    pub admin_address: SocketAddr,
+    /// Ends when the shutdown is complete.
+    pub done: JoinHandle<()>,
+}
+
+/// Starts to listen; Postgres may be away. Cancelling `shutdown` drains and ends everything.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Serving, StartError> {
+    let (listener, address) = bind("INGEST_LISTEN", config.listen).await?;
+    let (admin_listener, admin_address) = bind("INGEST_ADMIN_LISTEN", config.admin_listen).await?;
+    let readiness = Readiness::waiting_for(&["postgres"]);
+    let metrics = admin::install_metrics();
+    let poker = Poker::default();
+    let store = Store::new(&config, poker.clone())?;
+    let app = App::new(&config, readiness.clone(), store.clone());
+    tracing::info!(%address, admin = %admin_address, "listening");
+    if config.tokens.is_none()
+        && !crate::source::Source::ALL.iter().any(|source| config.verifiers.enabled(*source))
+    {
+        tracing::warn!("no source has a secret and there are no API tokens: nothing can be stored");
+    }
+    let background = CancellationToken::new();
+    let url = config.database_url.expose().to_owned();
+    tokio::spawn(watch_database(url.clone(), readiness.clone(), background.clone()));
+    tokio::spawn(poker.run(url, background.clone()));
+    tokio::spawn(warn_of_unsigned(config.verifiers.allow_unsigned, background.clone()));
+    tokio::spawn(keep_metrics(metrics.clone(), background.clone()));
+    let admin =
+        serve_admin(admin_listener, config.header_timeout, readiness.clone(), metrics, background.clone());
+    let done = tokio::spawn(async move {
+        let admin = tokio::spawn(admin);
+        serve_public(listener, &config, app, readiness, shutdown).await;
+        if timeout(config.drain_timeout, store.all_committed()).await.is_err() {
+            tracing::warn!("some commits did not end within the drain time; their senders got no 200");
+        }
+        background.cancel();
+        let _ = admin.await;
+        tracing::info!("stopped");
+    });
+    Ok(Serving { address, admin_address, done })
+}
+
+async fn bind(variable: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { variable, address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// Until the shutdown, and on until open requests have ended. Readiness goes first, so that a load balancer
+/// that still sees the admin listener sends nobody any more.
+async fn serve_public(
+    listener: TcpListener,
+    config: &Config,
+    app: Arc<App>,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) {
+    let limits = Limits {
+        connections: config.connections,
+        header_timeout: config.header_timeout,
+        drain_timeout: config.drain_timeout,
+    };
+    let told = shutdown.clone();
+    let leaving = tokio::spawn(async move {
+        told.cancelled().await;
+        readiness.set("shutdown", Err("shutting down".into()));
+    });
+    let handler = move |request: Request<Incoming>| api::handle(app.clone(), request);
+    http::serve(listener, limits, shutdown, handler).await;
+    leaving.abort();
+}
+
+async fn serve_admin(
+    listener: TcpListener,
+    header_timeout: Duration,
+    readiness: Readiness,
+    metrics: Option<PrometheusHandle>,
+    end: CancellationToken,
+) {
+    let limits =
+        Limits { connections: ADMIN_CONNECTIONS, header_timeout, drain_timeout: Duration::from_secs(1) };
+    let handler = move |request: Request<Incoming>| {
+        let answer = admin::answer(request.method(), request.uri().path(), &readiness, metrics.as_ref());
+        async move { answer }
+    };
+    http::serve(listener, limits, end, handler).await;
+}
+
+/// Looks each second whether Postgres answers and has our schema.
+async fn watch_database(url: String, readiness: Readiness, end: CancellationToken) {
+    let look = async {
+        let mut client = None;
+        loop {
+            let state = timeout(LOOK_TIMEOUT, look(&url, &mut client)).await;
+            let state = state.unwrap_or_else(|_| Err("Postgres does not answer".into()));
+            if state.is_err() {
+                client = None;
+            }
+            readiness.set("postgres", state);
+            sleep(LOOK_INTERVAL).await;
+        }
+    };
+    end.run_until_cancelled(look).await;
+}
+
+async fn look(url: &str, client: &mut Option<Client>) -> Result<(), String> {
+    let connected = match client.take().filter(|client| !client.is_closed()) {
+        Some(connected) => connected,
+        None => postgres::connect(url, "ingest-readiness").await.map_err(|error| error.to_string())?,
+    };
+    postgres::check_schema(&connected).await?;
+    *client = Some(connected);
+    Ok(())
+}
+
+async fn warn_of_unsigned(allowed: bool, end: CancellationToken) {
+    if !allowed {
+        return;
+    }
+    let warn = async {
+        let mut minutes = interval(UNSIGNED_WARNING_INTERVAL);
+        loop {
+            minutes.tick().await;
+            tracing::warn!(
+                "INGEST_INSECURE_ALLOW_UNSIGNED is on: webhooks of sources without a secret are taken from anybody"
+            );
+        }
+    };
+    end.run_until_cancelled(warn).await;
+}
+
+/// Without it the samples of histograms would pile up while nobody asks for the metrics.
+async fn keep_metrics(metrics: Option<PrometheusHandle>, end: CancellationToken) {
+    let Some(metrics) = metrics else { return };
+    let keep = async {
+        loop {
+            sleep(UPKEEP_INTERVAL).await;
+            metrics.run_upkeep();
+        }
+    };
+    end.run_until_cancelled(keep).await;
+}

@@ -1,0 +1,69 @@
+//! The interface document says what the service does.
+
+use crate::harness::*;
+use serde_json::Value;
+use testkit::Database;
+
+fn document() -> Value {
+    serde_json::from_str(ingest::openapi::DOCUMENT).unwrap()
+}
+
+#[tokio::test]
+async fn every_path_and_method_of_the_document_is_served_and_every_other_method_is_not() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let served = service.get("/openapi.json").await;
+    assert_eq!((served.status, served.headers["content-type"].to_str().unwrap()), (200, "application/json"));
+    let document = served.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 9);
+    for (path, item) in paths {
+        let path = path.replace("{source}", "zendesk").replace("{id}", "1");
+        for method in ["get", "post", "put", "delete"] {
+            let request = hyper::Request::builder().method(method.to_uppercase().as_str()).uri(&path);
+            let answer = send(service.address, request.body(Default::default()).unwrap()).await;
+            assert_eq!(answer.status == 405, item[method].is_null(), "{method} {path}: {answer:?}");
+            let said = answer.status.to_string();
+            assert!(
+                answer.status == 405 || !item[method]["responses"][&said].is_null(),
+                "{method} {path} answers {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_limit_is_the_one_in_force() {
+    use ingest::debt_update::{
+        MAX_NAME_CHARACTERS, MAX_NUMBER_CHARACTERS, MAX_REFERENCE_NUMBERS, MAX_RESPONSE_CHARACTERS,
+    };
+    let document = document();
+    check_references(&document, &document);
+    let update = &document["components"]["schemas"]["DebtUpdate"];
+    assert_eq!(update["additionalProperties"], false);
+    let properties = &update["properties"];
+    for (name, member, limit) in [
+        ("client_name", "maxLength", MAX_NAME_CHARACTERS),
+        ("creditor_name", "maxLength", MAX_NAME_CHARACTERS),
+        ("client_aktenzeichen", "maxLength", MAX_NUMBER_CHARACTERS),
+        ("reference_numbers", "maxItems", MAX_REFERENCE_NUMBERS),
+        ("response_text", "maxLength", MAX_RESPONSE_CHARACTERS),
+        ("ticket_id", "maxLength", ingest::email::MAX_ID_CHARACTERS),
+    ] {
+        assert_eq!(properties[name][member], limit, "{name}");
+    }
+}
+
+fn check_references(document: &Value, part: &Value) {
+    match part {
+        Value::Object(members) => {
+            if let Some(Value::String(reference)) = members.get("$ref") {
+                assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+            }
+            members.values().for_each(|member| check_references(document, member));
+        }
+        Value::Array(items) => items.iter().for_each(|item| check_references(document, item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

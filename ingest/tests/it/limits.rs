@@ -1,0 +1,188 @@
+//! Size, time and number: whatever exceeds them gets its own answer, and nobody else suffers.
+
+use crate::harness::*;
+use jiff::Timestamp;
+use std::{net::SocketAddr, time::Duration};
+use testkit::Database;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// Sends bytes as they are and reads until the other side closes or has sent `until`.
+async fn raw(address: SocketAddr, bytes: &[u8], until: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    read_until(&mut stream, until).await
+}
+
+async fn read_until(stream: &mut TcpStream, until: &str) -> String {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    let read = async {
+        while !String::from_utf8_lossy(&text).contains(until) {
+            match stream.read(&mut buffer).await {
+                Ok(count) if count > 0 => text.extend_from_slice(&buffer[..count]),
+                _ => break,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("an answer in time");
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_a_413_that_arrives_whether_its_length_is_told_or_not() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let large = "x".repeat((1 << 20) + 1);
+    let signed = zendesk_verifier().sign(Timestamp::now(), large.as_bytes());
+    service.post(ZENDESK, signed, large.clone()).await.is_problem(413, "payload-too-large");
+    let mut chunked = b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..33 {
+        chunked.extend_from_slice(format!("8000\r\n{}\r\n", "x".repeat(0x8000)).as_bytes());
+    }
+    chunked.extend_from_slice(b"0\r\n\r\n");
+    assert!(raw(service.address, &chunked, "detail").await.starts_with("HTTP/1.1 413"));
+    // The largest body that is allowed is read to its end.
+    let mut body = mail("w1");
+    body.insert_str(1, &" ".repeat((1 << 20) - body.len()));
+    service.zendesk(&body).await.email_id("accepted");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_a_408() {
+    let database = Database::new().await;
+    let mut hasty = config(&database.url);
+    hasty.body_timeout = Duration::from_millis(100);
+    let service = Service::start(hasty).await;
+    let half = b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"half\": ";
+    let answer = raw(service.address, half, "\0").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408") && answer.contains("urn:ingest:problem:body-too-slow"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn headers_that_do_not_arrive_in_time_end_the_connection() {
+    let database = Database::new().await;
+    let mut hasty = config(&database.url);
+    hasty.header_timeout = Duration::from_millis(100);
+    let service = Service::start(hasty).await;
+    let answer =
+        raw(service.address, b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nX-Slow: ", "\0").await;
+    assert!(!answer.contains("200"), "{answer}");
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_common_budget_are_a_503_and_the_budget_comes_back() {
+    let database = Database::new().await;
+    let mut small = config(&database.url);
+    small.body_bytes = 1000;
+    small.body_budget_bytes = 1000;
+    let service = Service::start(small).await;
+    let mut slow = TcpStream::connect(service.address).await.unwrap();
+    slow.write_all(b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n").await.unwrap();
+    slow.write_all(&[b' '; 899]).await.unwrap();
+    let body = "x".repeat(200);
+    let unsigned = || service.post(ZENDESK, Vec::new(), body.clone());
+    eventually("the slow body to be held", || async { unsigned().await.status == 503 }).await;
+    unsigned().await.is_problem(503, "overloaded");
+    slow.write_all(b" ").await.unwrap();
+    assert!(read_until(&mut slow, "signature-missing").await.starts_with("HTTP/1.1 401"));
+    unsigned().await.is_problem(401, "signature-missing");
+}
+
+#[tokio::test]
+async fn only_json_is_taken_with_or_without_a_charset() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let body = mail("w1");
+    let send_as = |media_type: Option<&'static str>| {
+        let mut request = hyper::Request::post(ZENDESK);
+        for (name, value) in zendesk_verifier().sign(Timestamp::now(), body.as_bytes()) {
+            request = request.header(name, value);
+        }
+        if let Some(media_type) = media_type {
+            request = request.header("content-type", media_type);
+        }
+        send(service.address, request.body(body.clone().into_bytes().into()).unwrap())
+    };
+    for media_type in [
+        None,
+        Some("text/plain"),
+        Some("application/x-www-form-urlencoded"),
+        Some("application/jsonp"),
+        Some(""),
+    ] {
+        send_as(media_type).await.is_problem(415, "unsupported-media-type");
+    }
+    assert_eq!(rows(&database.client().await).await, [0, 0, 0]);
+    for media_type in
+        ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"]
+    {
+        assert_eq!(send_as(Some(media_type)).await.status, 200, "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_a_405_that_names_the_right_one_and_another_path_is_a_404() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    for (path, allowed) in [
+        (ZENDESK, "POST"),
+        ("/api/v1/zendesk/webhook", "POST"),
+        ("/api/v1/resend/webhook", "POST"),
+        (DEBT_UPDATES, "POST"),
+        ("/v1/emails/1", "GET, HEAD"),
+        ("/openapi.json", "GET, HEAD"),
+        ("/livez", "GET, HEAD"),
+        ("/readyz", "GET, HEAD"),
+    ] {
+        for method in ["PUT", "DELETE", "OPTIONS", "PATCH", "POST", "GET"] {
+            if !allowed.contains(method) {
+                let request =
+                    hyper::Request::builder().method(method).uri(path).body(Default::default()).unwrap();
+                let answer = send(service.address, request).await;
+                assert_eq!(
+                    (answer.status, answer.headers["allow"].to_str().unwrap()),
+                    (405, allowed),
+                    "{method} {path}"
+                );
+            }
+        }
+    }
+    for path in ["/", "/metrics", "/v1", "/v1/webhooks/", "/v1/emails/1/x", "/%00", "/v1/debt-updates/"] {
+        service.get(path).await.is_problem(404, "not-found");
+    }
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body_and_a_query_is_ignored() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    for path in ["/livez", "/openapi.json?x=1"] {
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = raw(service.address, request.as_bytes(), "\0").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    let body = mail("w1");
+    let signed = zendesk_verifier().sign(Timestamp::now(), body.as_bytes());
+    service.post("/api/v1/zendesk/webhook?dry_run=1&x", signed, body).await.email_id("accepted");
+}
+
+#[tokio::test]
+async fn requests_that_could_be_cut_in_two_ways_are_refused() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    for head in [
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: +5\r\n",
+        "Transfer-Encoding: gzip\r\n",
+    ] {
+        let request = format!("POST {ZENDESK} HTTP/1.1\r\nHost: x\r\n{head}\r\nhello");
+        let answer = raw(service.address, request.as_bytes(), "\0").await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{head:?}: {answer}");
+    }
+}

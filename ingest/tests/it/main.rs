@@ -1,0 +1,21 @@
+//! The tests of ingest against real servers: one binary, one module per promise. Run by `deploy/dev test`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+mod debt_updates;
+mod emails;
+mod harness;
+mod interface;
+mod keys;
+mod limits;
+mod outages;
+mod payloads;
+mod program;
+mod shutdown;
+mod signatures;

@@ -1,0 +1,157 @@
+//! Postgres away, slow or dying: the sender is told to come again, soon, and comes again to exactly one mail.
+
+use crate::harness::*;
+use std::time::{Duration, Instant};
+use testkit::{Database, Wire};
+use tokio::net::TcpListener;
+
+#[tokio::test]
+async fn postgres_away_is_a_quick_503_and_the_service_recovers_by_itself() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    let service = Service::start(config(&wire.instead(&database.url))).await;
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    eventually("readiness", || async { service.get("/readyz").await.status == 200 }).await;
+    wire.cut();
+    let started = Instant::now();
+    service.zendesk(&mail("w2")).await.is_problem(503, "unavailable");
+    service.debt_update("k", &debt_update("1")).await.is_problem(503, "unavailable");
+    service.get("/v1/emails/1").await.is_problem(503, "unavailable");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    eventually("no readiness", || async { service.get("/readyz").await.status == 503 }).await;
+    assert_eq!(service.get("/livez").await.status, 200);
+    wire.mend();
+    service.zendesk(&mail("w2")).await.email_id("accepted");
+    eventually("readiness again", || async { service.get("/readyz").await.status == 200 }).await;
+    assert_whole(&database.client().await).await;
+}
+
+#[tokio::test]
+async fn a_service_started_without_postgres_is_live_and_connects_later() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    wire.cut();
+    let service = Service::start(config(&wire.instead(&database.url))).await;
+    assert_eq!(service.get("/livez").await.status, 200);
+    let unready = service.get("/readyz").await;
+    assert_eq!(unready.status, 503);
+    assert!(String::from_utf8_lossy(&unready.body).contains("ostgres"));
+    service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+    wire.mend();
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    eventually("readiness", || async { get(service.admin_address, "/readyz").await.status == 200 }).await;
+}
+
+#[tokio::test]
+async fn a_postgres_that_takes_connections_and_never_answers_holds_nobody_up() {
+    let black_hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = black_hole.local_addr().unwrap();
+    let taking = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = black_hole.accept().await {
+            held.push(stream);
+        }
+    });
+    let service = Service::start(config(&format!("postgres://postgres@{address}/none"))).await;
+    for _ in 0..3 {
+        let started = Instant::now();
+        service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+        assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    }
+    taking.abort();
+}
+
+#[tokio::test]
+async fn without_the_schema_it_is_not_ready_says_what_to_run_and_asks_the_sender_to_repeat() {
+    let database = Database::empty().await;
+    let service = Service::over(&database).await;
+    eventually("the reason", || async {
+        let answer = service.get("/readyz").await;
+        answer.status == 503 && String::from_utf8_lossy(&answer.body).contains("run `relay migrate`")
+    })
+    .await;
+    service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+    shared::postgres::migrate(&database.url).await.unwrap();
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    eventually("readiness", || async { service.get("/readyz").await.status == 200 }).await;
+}
+
+#[tokio::test]
+async fn a_connection_lost_during_the_commit_is_a_503_and_the_repeat_finds_one_mail() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    let mut patient = config(&wire.instead(&database.url));
+    patient.lock_wait = Duration::from_secs(3);
+    let service = std::sync::Arc::new(Service::start(patient).await);
+    let rival = Rival::holds(&database, "w1").await;
+    let asking = {
+        let service = service.clone();
+        tokio::spawn(async move { service.zendesk(&mail("w1")).await })
+    };
+    rival.is_waited_for_by(1).await;
+    wire.cut();
+    asking.await.unwrap().is_problem(503, "unavailable");
+    // The server goes on with the statement: whether it stored the mail, nobody has been told.
+    rival.rolls_back().await;
+    wire.mend();
+    let client = database.client().await;
+    assert_eq!(service.zendesk(&mail("w1")).await.status, 200);
+    assert_eq!(rows(&client).await, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn an_exhausted_pool_is_a_503_within_the_pool_wait() {
+    let database = Database::new().await;
+    let mut narrow = config(&database.url);
+    narrow.pool_size = 1;
+    narrow.pool_wait = Duration::from_millis(100);
+    narrow.lock_wait = Duration::from_secs(3);
+    let service = std::sync::Arc::new(Service::start(narrow).await);
+    let rival = Rival::holds(&database, "w1").await;
+    let asking = {
+        let service = service.clone();
+        tokio::spawn(async move { service.zendesk(&mail("w1")).await })
+    };
+    rival.is_waited_for_by(1).await;
+    let started = Instant::now();
+    service.zendesk(&mail("w2")).await.is_problem(503, "overloaded");
+    assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
+    rival.rolls_back().await;
+    asking.await.unwrap().email_id("accepted");
+    service.zendesk(&mail("w2")).await.email_id("accepted");
+}
+
+#[tokio::test]
+async fn a_commit_that_outlasts_the_handler_is_a_503_and_is_stored_all_the_same() {
+    let database = Database::new().await;
+    let mut hasty = config(&database.url);
+    hasty.handler_timeout = Duration::from_millis(100);
+    hasty.lock_wait = Duration::from_secs(10);
+    let service = Service::start(hasty).await;
+    let client = database.client().await;
+    let rival = Rival::holds(&database, "w1").await;
+    service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+    rival.rolls_back().await;
+    eventually("the mail", || async { rows(&client).await == [1, 1, 1] }).await;
+    service.zendesk(&mail("w1")).await.email_id("duplicate");
+}
+
+#[tokio::test]
+async fn a_commit_is_followed_by_a_poke() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let config: tokio_postgres::Config = database.url.parse().unwrap();
+    let (listener, mut connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let (told, mut hear) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let tokio_postgres::AsyncMessage::Notification(notification) = message {
+                let _ = told.send(notification.channel().to_owned());
+            }
+        }
+    });
+    listener.batch_execute(&format!("listen {}", shared::outbox::CHANNEL)).await.unwrap();
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    let poke = tokio::time::timeout(PATIENCE, hear.recv()).await.unwrap();
+    assert_eq!(poke.as_deref(), Some(shared::outbox::CHANNEL));
+}

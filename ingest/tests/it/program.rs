@@ -1,0 +1,331 @@
+//! The real program: its commands, exit codes and words.
+
+use crate::harness::*;
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddr,
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+};
+use testkit::Database;
+
+/// The program with nothing in its environment but what is given.
+fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ingest"));
+    command.args(arguments).env_clear().envs(environment.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+    let mut child = program(arguments, environment).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+const GOOD: [(&str, &str); 4] = [
+    ("DATABASE_URL", "postgres://postgres@127.0.0.1:1/none"),
+    ("ZENDESK_WEBHOOK_SECRET", "s"),
+    ("INGEST_LISTEN", "127.0.0.1:0"),
+    ("INGEST_ADMIN_LISTEN", "127.0.0.1:0"),
+];
+
+#[test]
+fn bad_configuration_is_64_with_every_problem_and_no_secret() {
+    let bad = [
+        ("DATABASE_URL", "postgres://user:hunter2@host:port/db"),
+        ("INGEST_LISTEN", "nowhere"),
+        ("LOG_FORMAT", "xml"),
+        ("STANDARD_WEBHOOK_SECRET", "hunter2"),
+        ("API_TOKENS", "hunter2,"),
+        ("INGEST_BODY_BYTES", "0"),
+        ("ZENDESK_LEGACY_SIGNATURE", "perhaps"),
+        ("ZENDESK_WEBHOOK_SECRET_FILE", "/does/not/exist"),
+        ("INGEST_POOL_SIZE", "-1"),
+    ];
+    for command in ["check-config", "serve"] {
+        let output = run(&[command], &bad, "");
+        assert_eq!(code(&output), 64);
+        let problems = text(&output.stderr);
+        for (variable, _) in bad {
+            assert!(problems.contains(variable), "{variable} is missing: {problems}");
+        }
+        assert!(!problems.contains("hunter2"), "{problems}");
+        assert_eq!(problems.lines().count(), bad.len(), "{problems}");
+    }
+    let output = run(&["check-config"], &[], "");
+    assert_eq!((code(&output), text(&output.stderr).lines().count()), (64, 1));
+    assert!(text(&output.stderr).contains("DATABASE_URL is required"));
+    let relation =
+        [GOOD.as_slice(), &[("INGEST_HANDLER_TIMEOUT_MS", "1500"), ("INGEST_BODY_BUDGET_BYTES", "1000")]]
+            .concat();
+    assert_eq!(text(&run(&["check-config"], &relation, "").stderr).lines().count(), 2);
+    let flag = run(&["check-config", "--listen", "nowhere"], &GOOD, "");
+    assert_eq!(code(&flag), 64);
+}
+
+#[test]
+fn good_configuration_is_ok_and_empty_variables_are_unset() {
+    assert_eq!(text(&run(&["check-config"], &GOOD, "").stdout), "ok\n");
+    let empty = [
+        "INGEST_BODY_BYTES",
+        "LOG_FORMAT",
+        "API_TOKENS",
+        "STANDARD_WEBHOOK_SECRET",
+        "STANDARD_WEBHOOK_SECRET_FILE",
+        "ZENDESK_LEGACY_SIGNATURE",
+        "INGEST_INSECURE_ALLOW_UNSIGNED",
+        "DATABASE_URL_FILE",
+    ];
+    let empty: Vec<_> = empty.iter().map(|name| (*name, "")).chain(GOOD).collect();
+    let output = run(&["check-config"], &empty, "");
+    assert_eq!((code(&output), text(&output.stdout)), (0, "ok\n".into()), "{}", text(&output.stderr));
+    let file = std::env::temp_dir().join(format!("ingest-test-{}", std::process::id()));
+    std::fs::write(&file, "postgres://postgres@127.0.0.1:1/none\n").unwrap();
+    let from_file = [("DATABASE_URL", ""), ("DATABASE_URL_FILE", file.to_str().unwrap())];
+    assert_eq!(code(&run(&["check-config"], &from_file, "")), 0);
+    let both = [("DATABASE_URL", GOOD[0].1), ("DATABASE_URL_FILE", file.to_str().unwrap())];
+    let output = run(&["check-config"], &both, "");
+    assert_eq!((code(&output), text(&output.stderr).lines().count()), (64, 1));
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn usage_errors_are_2_and_help_names_every_variable_with_its_default() {
+    assert_eq!(code(&run(&[], &[], "")), 2);
+    assert_eq!(code(&run(&["dance"], &[], "")), 2);
+    assert_eq!(code(&run(&["sign"], &[], "")), 2);
+    assert_eq!(code(&run(&["sign", "--source", "mailgun"], &[], "")), 2);
+    let help = text(&run(&["serve", "--help"], &[("API_TOKENS", "hunter2")], "").stdout);
+    for name in [
+        "DATABASE_URL",
+        "DATABASE_URL_FILE",
+        "INGEST_LISTEN",
+        "INGEST_ADMIN_LISTEN",
+        "ZENDESK_WEBHOOK_SECRET_FILE",
+        "ZENDESK_LEGACY_SIGNATURE",
+        "STANDARD_WEBHOOK_SECRET",
+        "API_TOKENS",
+        "LOG_FORMAT",
+        "INGEST_BODY_BYTES",
+    ] {
+        assert!(help.contains(&format!("[env: {name}")), "{name}: {help}");
+    }
+    assert!(
+        help.contains("[default: 127.0.0.1:8080]")
+            && help.contains("in milliseconds")
+            && !help.contains("hunter2"),
+        "{help}"
+    );
+}
+
+#[test]
+fn sign_prints_headers_that_the_verifiers_take() {
+    let body = r#"{"ticket_id":"1"}"#;
+    let secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let output = run(
+        &["sign", "--source", "standard", "--secret", secret, "--id", "msg_1", "--timestamp", "1649367553"],
+        &[],
+        body,
+    );
+    assert_eq!(code(&output), 0);
+    let lines = text(&output.stdout);
+    assert!(
+        lines.starts_with("webhook-id: msg_1\nwebhook-timestamp: 1649367553\nwebhook-signature: v1,")
+            && lines.ends_with("Content-Type: application/json\n"),
+        "{lines}"
+    );
+    let output = run(
+        &["sign", "--source", "zendesk", "--json"],
+        &[("ZENDESK_WEBHOOK_SECRET", "a zendesk secret,old")],
+        body,
+    );
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let headers = object.as_object().unwrap().iter().map(|(name, value)| {
+        (name.parse::<hyper::header::HeaderName>().unwrap(), value.as_str().unwrap().parse().unwrap())
+    });
+    let verified = zendesk_verifier().verify(&headers.collect(), body.into(), jiff::Timestamp::now());
+    assert!(verified.is_ok());
+    let output = run(&["sign", "--source", "zendesk"], &[("ZENDESK_WEBHOOK_SECRET", "")], body);
+    assert_eq!(code(&output), 64);
+    assert!(text(&output.stderr).contains("ZENDESK_WEBHOOK_SECRET"));
+}
+
+#[test]
+fn idempotency_key_prints_what_the_python_service_computes() {
+    let payload =
+        r#"{"client_name": "Mößbauer, Jürgen", "creditor_email": "a@b.example", "amount": "1027.55"}"#;
+    let arguments = ["idempotency-key", "--operation", "creditor_debt_update", "--aggregate-id", "17"];
+    let python = Command::new("python3")
+        .args(["-c", "import sys,json,hashlib; print('creditor_debt_update:17:' + hashlib.sha256(json.dumps(json.loads(sys.argv[1]), sort_keys=True).encode()).hexdigest()[:16])", payload])
+        .output()
+        .unwrap();
+    let output = run(&arguments, &[], payload);
+    assert_eq!((code(&output), output.stdout), (0, python.stdout));
+    let output = run(&arguments, &[], "{");
+    assert_eq!(code(&output), 1);
+    assert!(text(&output.stderr).contains("not JSON"));
+}
+
+#[test]
+fn a_port_in_use_is_exit_1_and_names_the_variable() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let environment = [GOOD[0], ("INGEST_LISTEN", address.as_str()), GOOD[3]];
+    let output = run(&["serve"], &environment, "");
+    assert_eq!(code(&output), 1);
+    let words = text(&output.stderr);
+    assert!(words.contains(&format!("INGEST_LISTEN: cannot listen on {address}")), "{words}");
+}
+
+/// A running program and everything that it says.
+struct Running {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Running {
+    /// Starts it with JSON log lines at the finest level and reads the addresses from them.
+    fn start(database_url: &str) -> Running {
+        let environment = [
+            ("DATABASE_URL", database_url),
+            ("ZENDESK_WEBHOOK_SECRET", "a zendesk secret"),
+            ("API_TOKENS", TOKEN),
+            ("INGEST_LISTEN", "127.0.0.1:0"),
+            ("INGEST_ADMIN_LISTEN", "127.0.0.1:0"),
+            ("LOG_FORMAT", "json"),
+            ("RUST_LOG", "trace"),
+        ];
+        let mut child = program(&["serve"], &environment).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let said = Arc::new(Mutex::new(String::new()));
+        let listening = loop {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "it ended: {}", said.lock().unwrap());
+            said.lock().unwrap().push_str(&line);
+            let line: Value = serde_json::from_str(&line).unwrap();
+            if line["message"] == "listening" {
+                break line;
+            }
+        };
+        let keep = said.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = lines.read(&mut buffer) {
+                keep.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+            }
+        });
+        let address = |name: &str| listening[name].as_str().unwrap().parse().unwrap();
+        Running { address: address("address"), admin: address("admin"), child, said }
+    }
+
+    async fn zendesk(&self, body: &str) -> Answer {
+        let mut request = hyper::Request::post(ZENDESK).header("content-type", "application/json");
+        for (name, value) in zendesk_verifier().sign(jiff::Timestamp::now(), body.as_bytes()) {
+            request = request.header(name, value);
+        }
+        send(self.address, request.body(body.to_owned().into_bytes().into()).unwrap()).await
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    async fn terminate(&mut self) -> i32 {
+        let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(kill.success());
+        let mut code = None;
+        let child = Mutex::new(&mut self.child);
+        eventually("the end of the program", || {
+            code = child.lock().unwrap().try_wait().unwrap().map(|status| status.code());
+            let ended = code.is_some();
+            async move { ended }
+        })
+        .await;
+        code.unwrap().expect("an exit code and no signal")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_program_serves_counts_and_ends_with_0_on_sigterm() {
+    let database = Database::new().await;
+    let mut running = Running::start(&database.url);
+    running.zendesk(&mail("w1")).await.email_id("accepted");
+    running.zendesk(&mail("w1")).await.email_id("duplicate");
+    get(running.address, "/nowhere").await.is_problem(404, "not-found");
+    let metrics = get(running.admin, "/metrics").await;
+    let metrics = text(&metrics.body);
+    for line in [
+        "ingest_requests_total{source=\"zendesk\",outcome=\"accepted\"} 1",
+        "ingest_requests_total{source=\"zendesk\",outcome=\"duplicate\"} 1",
+        "ingest_requests_total{source=\"none\",outcome=\"not-found\"} 1",
+        "ingest_commit_seconds_count 2",
+        "# TYPE ingest_commit_seconds histogram",
+    ] {
+        assert!(metrics.contains(line), "{line} is missing: {metrics}");
+    }
+    assert_eq!(get(running.admin, "/livez").await.status, 200);
+    assert_eq!(running.terminate().await, 0);
+}
+
+#[tokio::test]
+async fn no_log_line_at_any_level_holds_anything_personal_or_secret() {
+    let database = Database::new().await;
+    let mut running = Running::start(&database.url);
+    running.zendesk(&mail("canary-id")).await.email_id("accepted");
+    running.zendesk(&mail("canary-id")).await.email_id("duplicate");
+    running
+        .zendesk(&mail("canary-id").replace("4.812,37", "9.999,99"))
+        .await
+        .is_problem(422, "idempotency-key-reused");
+    running.zendesk(&mail("canary-id").replace("\"48066\"", "[\"48066\"]")).await.pointers();
+    running.zendesk("{\"canary-id\"").await.pointers();
+    let request = hyper::Request::post(DEBT_UPDATES)
+        .header("content-type", "application/json")
+        .header("authorization", format!("Bearer {TOKEN}"))
+        .header("idempotency-key", "canary-key")
+        .body(debt_update("4812.37").into_bytes().into())
+        .unwrap();
+    send(running.address, request).await.email_id("accepted");
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "alter table incoming_emails add check (subject is null or subject not like 'Ihre%') not valid",
+        )
+        .await
+        .unwrap();
+    running.zendesk(&mail("canary-2")).await.is_problem(500, "internal");
+    assert_eq!(running.terminate().await, 0);
+    let said = running.said.lock().unwrap().clone();
+    assert!(said.contains("could not be stored") && said.contains("23514"), "{said}");
+    for canary in [
+        "quarkstein",
+        "Quarkstein",
+        "4.812",
+        "4812",
+        "542902",
+        "48066",
+        "canary",
+        "Mößbauer",
+        "inkasso@",
+        "a zendesk secret",
+        TOKEN,
+    ] {
+        assert!(!said.contains(canary), "{canary} in {said}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Figures of money in a text: where they stand, their value in cents and their currency.
+//!
+//! Owns the number forms: German first (`1.234,56`, `1.376,--`, `12 845,67`, `2.500` = 2500), then US (`1,234.56`). A figure
+//! that can be read in two ways has no value. What a figure means is `labels`' to say.
+
+use super::{flow::Unit, pattern};
+use regex::Regex;
+use std::sync::LazyLock;
+
+/// What a figure is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Currency {
+    /// Euros.
+    Euro,
+    /// Any other currency.
+    Foreign,
+}
+
+/// A figure of money.
+#[derive(Debug, Clone)]
+pub(super) struct Figure {
+    /// Bytes of the unit's text, the currency included.
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// None if the figure can be read in two ways.
+    pub(super) cents: Option<i64>,
+    pub(super) currency: Currency,
+    pub(super) negative: bool,
+}
+
+/// A number before its currency is known.
+struct Number {
+    start: usize,
+    end: usize,
+    cents: Option<i64>,
+    decimals: bool,
+}
+
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"[0-9]{1,3}(?: [0-9]{3})+(?:,[0-9]{2}\b|,-{1,2}|,–)|[0-9]+(?:[.,'’´\x{a0}][0-9]+)*(?:,(?:-{1,2}|[–—])|\.(?:-{1,2}|[–—]))?")
+});
+static UNIT_BEFORE: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"(?:^|[^\p{{L}}])({CURRENCIES})\s{{0,12}}[-–+]?\s?$")));
+static UNIT_AFTER: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"^-?\s{{0,3}}({CURRENCIES})(?:$|[^\p{{L}}])")));
+static EURO: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^(?:eur|euros?|€)$"));
+const CURRENCIES: &str = r"(?i:eur|euros?)|€|(?i:chf|sfr\.?|usd|us-?dollar|dollar|gbp|pln|czk|dkk|sek|nok|huf|jpy|try|aud|cad|franken|pfund|zloty|kronen)|DM|Fr\.|US\$|[$£¥₺]|zł|Kč";
+
+/// A line that gives the currency of the figures below it, or of all.
+static HEADER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(&format!(
+        r"(?i)\b(?:betrag|beträge|saldo|summe|forderung|alle|angaben|werte|offen|amounts?|balance|soll)\b.{{0,40}}?(?:^|[^\p{{L}}])({CURRENCIES})(?:$|[^\p{{L}}])|[\[(/]\s?({CURRENCIES})\s?[\])]|(?:^|\s)in ({CURRENCIES})(?:$|[^\p{{L}}])"
+    ))
+});
+static FOR_ALL: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:alle|sämtliche|all)\b.{0,20}\b(?:beträge|angaben|werte|zahlen|amounts|figures)\b"));
+
+/// Lines without a figure after which a table's header no longer holds.
+const TABLE_GAP: usize = 4;
+
+/// The figures of money of each unit.
+pub(super) fn figures(units: &[Unit], english: bool) -> Vec<Vec<Figure>> {
+    let whole_mail = units.iter().filter(|unit| FOR_ALL.is_match(&unit.text)).find_map(|unit| header(&unit.text));
+    let mut table: Option<(Currency, usize)> = None;
+    let mut all = Vec::with_capacity(units.len());
+    for unit in units {
+        let numbers = numbers(&unit.text, english);
+        let mut found = with_currency(&unit.text, &numbers, unit.row);
+        if found.is_empty() {
+            let ends_in_figure = unit.row && numbers.last().is_some_and(|last| unit.text.len().saturating_sub(last.end) <= 2);
+            match (ends_in_figure, whole_mail.or(table.map(|(currency, _)| currency))) {
+                (true, Some(currency)) => {
+                    let decimals = numbers.iter().filter(|number| number.decimals);
+                    found.extend(decimals.map(|number| figure(&unit.text, number, currency, (number.start, number.end), true)));
+                    table = table.map(|(currency, _)| (currency, 0));
+                }
+                _ => {
+                    table = match (header(&unit.text), table) {
+                        (Some(currency), _) if unit.text.len() < 200 => Some((currency, 0)),
+                        (_, Some((currency, gap))) if gap < TABLE_GAP => Some((currency, gap + 1)),
+                        _ => None,
+                    };
+                }
+            }
+        }
+        all.push(found);
+    }
+    all
+}
+
+fn header(text: &str) -> Option<Currency> {
+    let found = HEADER.captures(text)?;
+    let name = found.iter().skip(1).flatten().next()?;
+    Some(currency(name.as_str()))
+}
+
+fn currency(name: &str) -> Currency {
+    if EURO.is_match(name) { Currency::Euro } else { Currency::Foreign }
+}
+
+fn with_currency(text: &str, numbers: &[Number], row: bool) -> Vec<Figure> {
+    let mut found: Vec<Figure> = Vec::new();
+    let mut taken = 0;
+    for (index, number) in numbers.iter().enumerate() {
+        let before = text.get(taken..number.start).and_then(|left| UNIT_BEFORE.captures(left)?.get(1));
+        let after = text.get(number.end..).and_then(|right| UNIT_AFTER.captures(right)?.get(1));
+        if let Some(unit) = before {
+            found.push(figure(text, number, currency(unit.as_str()), (taken + unit.start(), number.end), row));
+        } else if let Some(unit) = after {
+            // "Rechnung 88 EUR 12,50": between two numbers the currency belongs to the one with decimals.
+            let (from, to) = (number.end + unit.start(), number.end + unit.end());
+            let next = numbers.get(index + 1).filter(|next| text.get(to..next.start).is_some_and(|gap| gap.trim().is_empty()));
+            if number.decimals || !next.is_some_and(|next| next.decimals) {
+                found.push(figure(text, number, currency(unit.as_str()), (number.start, to), row));
+            } else {
+                taken = from;
+                continue;
+            }
+        }
+        taken = found.last().map_or(number.end, |last| last.end.max(number.end));
+    }
+    found
+}
+
+fn figure(text: &str, number: &Number, currency: Currency, (start, end): (usize, usize), row: bool) -> Figure {
+    let before = text.get(..number.start).unwrap_or_default();
+    let after = text.get(number.end..).unwrap_or_default();
+    let attached = before.ends_with('-') || (before.ends_with('–') && !before.ends_with(" –"));
+    let apart = row && (before.ends_with("- ") || before.ends_with("– ")) && before.len() > 3;
+    let in_credit = row && matches!(after.trim(), "H" | "CR" | "Haben" | "H EUR" | "EUR H");
+    let negative = attached || apart || in_credit || after.starts_with('-');
+    Figure { start, end, cents: number.cents, currency, negative }
+}
+
+/// The numbers of a text that stand by themselves, thus no part of a date, a telephone number or a file number.
+fn numbers(text: &str, english: bool) -> Vec<Number> {
+    let mut numbers = Vec::new();
+    for found in NUMBER.find_iter(text) {
+        let before = text.get(..found.start()).unwrap_or_default();
+        let after = text.get(found.end()..).unwrap_or_default();
+        let mut left = before.chars().rev();
+        let glued_left = match left.next() {
+            Some('-') => left.next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '-' | '.')),
+            Some(c) => (c.is_alphanumeric() && !before.to_uppercase().ends_with("EUR")) || matches!(c, '/' | '_' | '.' | ',' | '#' | '§'),
+            None => false,
+        };
+        let mut right = after.chars();
+        let glued_right = match right.next() {
+            Some('-' | '/' | '_' | ':') => right.next().is_some_and(char::is_alphanumeric),
+            Some(c) => c.is_alphanumeric() && !after.to_uppercase().starts_with("EUR"),
+            None => false,
+        };
+        let percent = after.trim_start().starts_with('%') || after.trim_start().starts_with("‰");
+        if !glued_left && !glued_right && !percent {
+            let (cents, decimals) = value(found.as_str(), english);
+            let scaled = SCALE.is_match(after);
+            let cents = if scaled || follows_number(before, found.as_str()) { None } else { cents };
+            numbers.push(Number { start: found.start(), end: found.end(), cents, decimals });
+        }
+    }
+    numbers
+}
+
+static SCALE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s?(?:Mio|Mrd|Tsd|TEUR|T€|Tausend|Millionen|k€|million|thousand|k\b)"));
+static LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)(?:[0-9]|\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?)\s$"));
+
+/// "Rechnung Nr. 118 312,80": groups separated by a common blank might be two numbers.
+fn follows_number(before: &str, number: &str) -> bool {
+    number.contains(' ') && LABEL_BEFORE.is_match(before)
+}
+
+/// A number's value in cents, None if it has none or two, and whether it was written with cents.
+fn value(written: &str, english: bool) -> (Option<i64>, bool) {
+    let digits = written.trim_end_matches(['-', '–', '—']);
+    let dashed = digits.len() < written.len();
+    let digits = digits.trim_end_matches(['.', ',']);
+    let mark = |c: char| if matches!(c, '.' | ',') { c } else { ' ' };
+    let marks: Vec<char> = digits.chars().filter(|c| !c.is_ascii_digit()).map(mark).collect();
+    let parts: Vec<&str> = digits.split(|c: char| !c.is_ascii_digit()).collect();
+    let (Some(last_mark), Some(last)) = (marks.last(), parts.last()) else {
+        return (cents(&parts, "", &marks), dashed);
+    };
+    let repeated = marks.iter().filter(|mark| *mark == last_mark).count() > 1;
+    let whole = parts.get(..parts.len() - 1).unwrap_or_default();
+    let whole_marks = marks.get(..marks.len() - 1).unwrap_or_default();
+    match (*last_mark, last.len()) {
+        ('.' | ',', 2) if !repeated && !dashed => (cents(whole, last, whole_marks), true),
+        // A comma before three digits groups thousands in English and is no number in German.
+        (',', 3) if !english => (None, dashed),
+        (_, 3) => (cents(&parts, "", &marks), dashed),
+        _ => (None, dashed),
+    }
+}
+
+/// Cents of the groups of a whole number and its decimals; None unless every group but the first has three digits.
+fn cents(groups: &[&str], decimals: &str, marks: &[char]) -> Option<i64> {
+    let first = groups.first()?;
+    let grouped = groups.len() > 1;
+    let sound = (!grouped || first.len() <= 3)
+        && groups.iter().skip(1).all(|group| group.len() == 3)
+        && marks.iter().all(|mark| Some(mark) == marks.first())
+        && (!first.starts_with('0') || (first.len() == 1 && !grouped));
+    let whole = groups.concat();
+    if !sound || whole.len() > 9 {
+        return None;
+    }
+    let fraction: i64 = if decimals.is_empty() { 0 } else { decimals.parse().ok()? };
+    Some(whole.parse::<i64>().ok()? * 100 + fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extraction::rules::flow;
+
+    fn read(text: &str) -> Vec<(Option<i64>, Currency, bool)> {
+        let found = figures(&flow::units(text), false);
+        found.into_iter().flatten().map(|figure| (figure.cents, figure.currency, figure.negative)).collect()
+    }
+
+    #[test]
+    fn number_forms() {
+        let euro = |text: &str| read(text).first().and_then(|(cents, ..)| *cents);
+        for (text, cents) in [
+            ("1.234,56 EUR", 123_456), ("1.376,-- EUR", 137_600), ("12\u{a0}845,67 €", 1_284_567), ("2.500 EUR", 250_000),
+            ("EUR 2347,18", 234_718), ("€1.612,40", 161_240), ("EUR 2,318.40", 231_840), ("500,- Euro", 50_000), ("50EUR", 5_000),
+            ("1 234,50 €", 123_450), ("0,00 EUR", 0), ("Rechnung 88 EUR 12,50", 1_250), ("1'250.00 EUR", 125_000),
+        ] {
+            assert_eq!(euro(text), Some(cents), "{text}");
+        }
+        for text in ["1,234 EUR", "12.34.567 EUR", "0417 EUR", "1.2345,00 EUR", "3 Mio EUR", "Nr. 118 312,80 EUR", "5,5 EUR"] {
+            assert_eq!(euro(text), None, "{text}");
+        }
+        for text in ["11.02.2026", "Az. 87/26 EUR", "4,7 % EUR", "1.234,56", "A-12 EUR", "DE00 1234"] {
+            assert!(read(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn headers_and_signs() {
+        let table = "Text      Betrag EUR\nRechnung      89,95\nGutschrift      44,98-\nZahlung      -5,00\n";
+        let signs: Vec<bool> = read(table).into_iter().map(|(.., negative)| negative).collect();
+        assert_eq!(signs, [false, true, true]);
+        assert_eq!(read("CHF 8'412.35"), [(Some(841_235), Currency::Foreign, false)]);
+        assert_eq!(read("Summe   10,00\n\nAlle Beträge in Euro").len(), 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! A mail's text in the pieces that a statement about money lives in: units and their sentences.
+//!
+//! Owns the joining of hard-wrapped lines into paragraphs and the telling apart of prose from rows of a table, whose lines
+//! must never be joined. It knows nothing of amounts or names.
+
+use super::pattern;
+use regex::Regex;
+use std::{ops::Range, sync::LazyLock};
+
+/// A paragraph, or one line that stands by itself.
+pub(super) struct Unit {
+    pub(super) text: String,
+    /// A line with columns.
+    pub(super) row: bool,
+    /// Whether an empty line stands above.
+    pub(super) apart: bool,
+}
+
+/// Mail programs wrap text at some 60 to 80 characters: a shorter line was ended by its writer.
+const SHORTEST_WRAPPED: usize = 50;
+/// Units that are read. A ledger of a decade has some 500 lines; beyond this nobody states a claim.
+const MOST_UNITS: usize = 20_000;
+/// Bytes of one unit that are read, so that the work on each of its figures stays bounded.
+const LONGEST_UNIT: usize = 20_000;
+
+static COLUMNS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"\S(?: {3,}|\t+| ?[._]{4,} ?)\S|\S {2,}(?:EUR|Euro|€|CHF|USD|GBP|[-+]?[0-9])|\S\s*[._]{4,}\s*\S")
+});
+static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:[-*•–·]|\d{1,2}[.)]|[a-z]\))\s"));
+
+/// The units of a text in order.
+pub(super) fn units(text: &str) -> Vec<Unit> {
+    let mut units: Vec<Unit> = Vec::new();
+    let (mut apart, mut open) = (false, false);
+    for line in text.lines() {
+        let line = line.trim().trim_matches('\u{a0}');
+        if line.is_empty() {
+            (apart, open) = (true, false);
+            continue;
+        }
+        let row = COLUMNS.is_match(line);
+        match units.last_mut() {
+            Some(unit) if open && !row && !BULLET.is_match(line) && unit.text.len() + line.len() < LONGEST_UNIT => {
+                unit.text.push(' ');
+                unit.text.push_str(line);
+            }
+            _ if units.len() < MOST_UNITS && line.len() < LONGEST_UNIT => {
+                units.push(Unit { text: line.to_owned(), row, apart });
+            }
+            _ => {}
+        }
+        apart = false;
+        open = !row && line.chars().count() >= SHORTEST_WRAPPED && !line.ends_with(['.', '!', '?', ':', ';']);
+    }
+    units
+}
+
+static ABBREVIATION: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)(?:\b\p{L}|\b(?:dr|prof|mag|dipl|ing|nr|no|az|abs|art|ziff|str|tel|inkl|incl|zzgl|abzgl|bzw|ca|gem|lt|geb|kd|vers|rg|re|kto|mtl|ref|ggf|evtl|usw|etc|vgl|st|frl|mr|mrs|ms|ges))\.$",
+    )
+});
+
+/// The sentences of a unit, as byte ranges. A row is one sentence.
+pub(super) fn sentences(unit: &Unit) -> Vec<Range<usize>> {
+    let text = &unit.text;
+    if unit.row {
+        return vec![0..text.len()];
+    }
+    let mut sentences = Vec::new();
+    let mut start = 0;
+    let mut ends = text.char_indices().peekable();
+    while let Some((at, c)) = ends.next() {
+        let before_blank = ends.peek().is_some_and(|(_, next)| next.is_whitespace());
+        if !matches!(c, '.' | '!' | '?') || !before_blank {
+            continue;
+        }
+        let following = text.get(at + 1..).unwrap_or_default().trim_start();
+        let sentence = text.get(start..=at).unwrap_or_default();
+        let tail = sentence.char_indices().rev().nth(7).map_or(sentence, |(from, _)| sentence.get(from..).unwrap_or(sentence));
+        let goes_on = following.starts_with(|next: char| next.is_lowercase())
+            || (c == '.' && (ABBREVIATION.is_match(tail) || is_ordinal(sentence)));
+        if !goes_on {
+            sentences.push(start..at + 1);
+            start = at + 1;
+        }
+    }
+    if !text.get(start..).unwrap_or_default().trim().is_empty() {
+        sentences.push(start..text.len());
+    }
+    sentences
+}
+
+/// A date's day or a list's number (`zum 1. April`), which ends no sentence.
+fn is_ordinal(sentence: &str) -> bool {
+    let word = sentence.trim_end_matches('.').rsplit(char::is_whitespace).next().unwrap_or_default();
+    !word.is_empty() && word.len() <= 2 && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapped_lines_are_joined_and_rows_are_not() {
+        let text = "Unsere Forderung gegen die von Ihnen vertretene Person beträgt zum\n1. Juni nach Dr. Sommer 5 EUR. Mehr nicht.\n\nZinsen   1,00 EUR\nSumme   6,00 EUR\n";
+        let units = units(text);
+        assert_eq!(units.iter().map(|unit| unit.row).collect::<Vec<_>>(), [false, true, true]);
+        let prose = &units[0];
+        let split: Vec<&str> = sentences(prose).into_iter().map(|range| prose.text[range].trim()).collect();
+        assert_eq!(split.len(), 2, "{split:?}");
+        assert_eq!(split[1], "Mehr nicht.");
+    }
+}

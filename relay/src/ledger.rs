@@ -1,0 +1,270 @@
+//! The relay's other tables in Postgres: the ledger `creditor_debts`, `decisions`, and the status columns of `incoming_emails`.
+//!
+//! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox.rs`, so it is committed with the
+//! message's transition or not at all.
+
+use crate::outcome::{Failure, Outcome, Transition};
+use deadpool_postgres::Client as Connection;
+use serde::Serialize;
+use shared::{
+    message::{EmailId, MessageId, Stamp},
+    money::Amount,
+    process::bounded_error,
+};
+use std::collections::HashMap;
+
+/// Part of the finish: mails of the messages that are still ours (`fenced`). $2 = [`EmailChange`]s as JSON. By primary key; a
+/// mail that several messages of the batch concern shows the newest.
+pub(crate) const UPDATE_EMAILS: &str = "
+mails as (
+    update incoming_emails m set
+        processing_status = coalesce(e.processing_status, m.processing_status),
+        processing_error = e.processing_error,
+        match_status = case when e.processing_status = 'not_creditor_reply' then null
+            else coalesce(e.match_status, m.match_status) end,
+        match_confidence = coalesce(e.match_confidence, m.match_confidence),
+        sync_status = coalesce(e.sync_status, m.sync_status),
+        sync_error = e.sync_error,
+        sync_retry_count = m.sync_retry_count + e.counted::int,
+        cleaned_body = coalesce(e.cleaned_body, m.cleaned_body),
+        extracted_data = coalesce(e.extracted_data, m.extracted_data),
+        idempotency_key = coalesce(e.idempotency_key, m.idempotency_key),
+        updated_at = now(),
+        processed_at = case when e.processing_status in ('completed', 'not_creditor_reply', 'failed') then now()
+            else m.processed_at end,
+        matched_at = case when e.match_status is not null then now() else m.matched_at end
+    from (
+        select distinct on (email_id) c.* from json_to_recordset($2) as c(message_id bigint, email_id bigint, stamp bigint,
+            processing_status text, processing_error text, match_status text, match_confidence numeric, sync_status text,
+            sync_error text, counted boolean, cleaned_body text, extracted_data jsonb, idempotency_key text)
+        join fenced on fenced.id = c.message_id
+        order by email_id, stamp desc
+    ) e
+    where m.id = e.email_id
+)";
+
+/// Part of the finish: $3 = [`LedgerRow`]s as JSON. Sorted by key, since unsorted upserts of two workers deadlock; only a higher
+/// stamp replaces a row.
+pub(crate) const UPSERT_DEBTS: &str = "
+debts as (
+    insert into creditor_debts (client_id, entry_key, aktenzeichen, amount, stamp, message_id, email_id)
+    select distinct on (client_id, entry_key) client_id, entry_key, aktenzeichen, amount, stamp, message_id, email_id
+    from json_to_recordset($3) as l(message_id bigint, email_id bigint, client_id text, entry_key text, aktenzeichen text,
+        amount numeric, stamp bigint)
+    join fenced on fenced.id = l.message_id
+    order by client_id, entry_key, stamp desc
+    on conflict (client_id, entry_key) do update set
+        aktenzeichen = excluded.aktenzeichen, amount = excluded.amount, stamp = excluded.stamp,
+        message_id = excluded.message_id, email_id = excluded.email_id, applied_at = excluded.applied_at
+    where creditor_debts.stamp < excluded.stamp
+)";
+
+/// Part of the finish: $4 = [`Decision`]s as JSON.
+pub(crate) const INSERT_DECISIONS: &str = "
+verdicts as (
+    insert into decisions (email_id, message_id, old_amount, new_amount, decision, reason, candidates, actor)
+    select email_id, message_id, old_amount, new_amount, decision, reason, candidates, actor
+    from json_to_recordset($4) as d(message_id bigint, email_id bigint, old_amount numeric, new_amount numeric, decision text,
+        reason text, candidates jsonb, actor text)
+    join fenced on fenced.id = d.message_id
+)";
+
+/// By primary key.
+const LEDGER_STAMPS: &str = "
+select d.client_id, d.entry_key, d.stamp, d.email_id, d.amount::text
+from unnest($1::text[], $2::text[]) as k(client_id, entry_key) join creditor_debts d using (client_id, entry_key)";
+
+/// What a mail shows after a message of it; None = as it was, but for the two errors, which always show the latest state.
+#[derive(Debug, Default, Serialize)]
+pub struct EmailChange {
+    message_id: MessageId,
+    email_id: EmailId,
+    /// Orders several changes of one mail within a batch.
+    stamp: i64,
+    processing_status: Option<&'static str>,
+    processing_error: Option<String>,
+    match_status: Option<&'static str>,
+    /// How much the match rests on.
+    pub match_confidence: Option<f64>,
+    sync_status: Option<&'static str>,
+    sync_error: Option<String>,
+    counted: bool,
+    /// The mail's own words, without markup and history.
+    pub cleaned_body: Option<String>,
+    /// The extractor's answer.
+    pub extracted_data: Option<serde_json::Value>,
+    /// The `generate_idempotency_key` of the mail's debt update.
+    pub idempotency_key: Option<String>,
+}
+
+impl EmailChange {
+    /// What a mail shows after this transition of a message about it.
+    #[must_use]
+    pub fn after(
+        message_id: MessageId,
+        email_id: EmailId,
+        stamp: i64,
+        transition: &Transition,
+    ) -> EmailChange {
+        let mut change = EmailChange { message_id, email_id, stamp, ..EmailChange::default() };
+        match transition {
+            Transition::Done(outcome) => match outcome {
+                Outcome::Applied | Outcome::Already | Outcome::Superseded => {
+                    change.shows("completed", Some("auto_matched"), "synced");
+                }
+                Outcome::HeldForReview => change.shows("completed", Some("needs_review"), "not_applicable"),
+                Outcome::NotCreditorReply => change.shows("not_creditor_reply", None, "not_applicable"),
+                Outcome::Extracted => change.shows("extracted", None, "pending"),
+            },
+            Transition::Parked(_, _) => change.shows("matching", Some("no_match"), "pending"),
+            Transition::Retry(_, failure) => {
+                change.sync_status = Some("failed");
+                change.sync_error = Some(bounded_error(&failure.to_string()));
+                change.counted = true;
+            }
+            Transition::Dead(failure) => {
+                change.processing_status = Some("failed");
+                change.processing_error = Some(bounded_error(&failure.to_string()));
+                change.sync_status = Some("failed");
+                change.sync_error = Some(bounded_error(&failure.to_string()));
+                change.counted = true;
+            }
+            Transition::GivenBack(failure) => {
+                change.sync_status = Some("pending");
+                change.sync_error = failure.as_ref().map(|failure| bounded_error(&failure.text));
+            }
+        }
+        change
+    }
+
+    fn shows(&mut self, processing: &'static str, matching: Option<&'static str>, sync: &'static str) {
+        self.processing_status = Some(processing);
+        self.match_status = matching;
+        self.sync_status = Some(sync);
+    }
+}
+
+/// What is known to be in MongoDB after an update.
+#[derive(Debug, Serialize)]
+pub struct LedgerRow {
+    /// The message that brought it there.
+    pub message_id: MessageId,
+    /// Its mail.
+    pub email_id: EmailId,
+    /// `_id` of the document.
+    pub client_id: String,
+    /// The entry in it.
+    pub entry_key: String,
+    /// The document's case number.
+    pub aktenzeichen: Option<String>,
+    /// The amount there.
+    pub amount: Amount,
+    /// Its stamp.
+    pub stamp: i64,
+}
+
+/// One decision about an amount, as kept for good.
+#[derive(Debug, Serialize)]
+pub struct Decision {
+    /// The message decided on.
+    pub message_id: MessageId,
+    /// Its mail.
+    pub email_id: EmailId,
+    /// The amount that MongoDB had.
+    pub old_amount: Option<Amount>,
+    /// The amount of the mail.
+    pub new_amount: Option<Amount>,
+    /// The outcome's name, or what a person decided.
+    pub decision: &'static str,
+    /// Why, at most 500 characters.
+    pub reason: String,
+    /// What it could have been, for a person to choose from.
+    pub candidates: Vec<serde_json::Value>,
+    /// The program or the person.
+    pub actor: String,
+}
+
+/// What the ledger says of one entry.
+#[derive(Debug, Clone, Copy)]
+pub struct LedgerMark {
+    /// The stamp that MongoDB carried last, by what we know.
+    pub stamp: Stamp,
+    /// Its mail.
+    pub email_id: EmailId,
+    /// Its amount.
+    pub amount: Option<Amount>,
+}
+
+/// What the ledger knows of these entries, (client id, entry key); an entry that it does not know is absent.
+///
+/// # Errors
+/// The statement's.
+pub async fn marks(
+    connection: &Connection,
+    keys: &[(&str, &str)],
+) -> Result<HashMap<(String, String), LedgerMark>, tokio_postgres::Error> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (clients, entries): (Vec<&str>, Vec<&str>) = keys.iter().copied().unzip();
+    let statement = connection.prepare_cached(LEDGER_STAMPS).await?;
+    let rows = connection.query(&statement, &[&clients, &entries]).await?;
+    let read = |row: &tokio_postgres::Row| {
+        let stamp = Stamp::try_from(row.get::<_, i64>(2)).ok()?; // the table's check keeps it >= 0
+        let amount = row.get::<_, String>(4).parse().ok();
+        Some(((row.get(0), row.get(1)), LedgerMark { stamp, email_id: row.get(3), amount }))
+    };
+    Ok(rows.iter().filter_map(read).collect())
+}
+
+/// What the extraction reads of a mail.
+#[derive(Debug)]
+pub struct StoredMail {
+    /// Its id.
+    pub email_id: EmailId,
+    /// Its subject, empty if it has none.
+    pub subject: String,
+    /// The sender's address.
+    pub from_email: String,
+    /// The sender's display name.
+    pub from_name: Option<String>,
+    /// The text part.
+    pub body_text: Option<String>,
+    /// The HTML part.
+    pub body_html: Option<String>,
+    /// When it was received.
+    pub received_at: jiff::Timestamp,
+}
+
+/// By primary key.
+const READ_MAILS: &str = "
+select id, coalesce(subject, ''), from_email, from_name, body_text, body_html, received_at
+from incoming_emails where id = any($1)";
+
+/// The mails of these ids; one that is not there is absent.
+///
+/// # Errors
+/// The statement's.
+pub async fn mails(
+    connection: &Connection,
+    ids: &[EmailId],
+) -> Result<HashMap<EmailId, StoredMail>, tokio_postgres::Error> {
+    let statement = connection.prepare_cached(READ_MAILS).await?;
+    let rows = connection.query(&statement, &[&ids]).await?;
+    let read = |row: &tokio_postgres::Row| StoredMail {
+        email_id: row.get(0),
+        subject: row.get(1),
+        from_email: row.get(2),
+        from_name: row.get(3),
+        body_text: row.get(4),
+        body_html: row.get(5),
+        received_at: row.get(6),
+    };
+    Ok(rows.iter().map(|row| (row.get(0), read(row))).collect())
+}
+
+/// A failure of the ledger's reads says nothing about the message: Postgres is away.
+pub fn unreadable(error: &tokio_postgres::Error) -> Failure {
+    let text = format!("Postgres: {}", shared::postgres::reason(error));
+    Failure::new(crate::outcome::FailureClass::SinkDown, text)
+}

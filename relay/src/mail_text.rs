@@ -1,0 +1,204 @@
+//! The text of a mail as a reader would see it, in two parts: what the sender wrote now and the history below it.
+//!
+//! Owns the choice between the text part and the HTML part, the cleaning of characters, HTML to text (`html`) and the cutting
+//! off of quoted history (`quotes`). Pure and bounded: linear in the input, no recursion over the depth of the markup.
+//! It never interprets what the mail says; that is `extraction`.
+
+mod html;
+mod quotes;
+mod style;
+
+use regex::Regex;
+use std::sync::LazyLock;
+use unicode_normalization::UnicodeNormalization as _;
+
+/// Bytes read of each part of a mail. The longest ledgers that creditors send as text have some 100 kB; two megabytes leave
+/// room for the markup of a mail program and keep the work on a hostile body under a second.
+const READ_LIMIT: usize = 2 << 20;
+
+/// A mail's text after cleaning, in two parts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MailText {
+    /// What the sender wrote now: a forwarded answer and answers between quoted lines included, signatures too.
+    pub current: String,
+    /// Older mails quoted below or between, without their quotation marks.
+    pub history: String,
+}
+
+/// Reads a mail's bodies; either may be missing. Lines end in `\n`, characters are in NFC, invisible ones are gone.
+#[must_use]
+pub fn read(body_text: Option<&str>, body_html: Option<&str>) -> MailText {
+    let plain = body_text.map(|text| within_limit(text, READ_LIMIT)).unwrap_or_default();
+    let plain = if LOOKS_LIKE_HTML.is_match(plain) { clean(&html::to_text(plain)) } else { clean(plain) };
+    let from_html = match body_html {
+        Some(source) if !source.trim().is_empty() => clean(&html::to_text(within_limit(source, READ_LIMIT))),
+        _ => String::new(),
+    };
+    quotes::split(if html_is_better(&plain, &from_html) { &from_html } else { &plain })
+}
+
+static LOOKS_LIKE_HTML: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)^\s*<(?:!doctype html|html|head|body|div|table|p)\b"));
+
+/// What mail programs put into the text part when they only wrote HTML.
+static ONLY_A_HINT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?is)\bhtml\b.{0,80}(?:nicht|keine|unterst|anzeig|darstell|not|support|display|view|enable)|(?:nicht|keine|unterst|anzeig|not|support|view|online).{0,80}\bhtml\b|im browser (?:ansehen|öffnen)|view .{0,30}in (?:your )?browser",
+    )
+});
+
+fn html_is_better(plain: &str, from_html: &str) -> bool {
+    let visible = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
+    let (plain_length, html_length) = (visible(plain), visible(from_html));
+    if html_length == 0 || plain_length == 0 {
+        return plain_length == 0;
+    }
+    // A text part with a third of the HTML's text is a stub, not the same letter without its markup.
+    let stub = html_length > plain_length.saturating_mul(3) && html_length > plain_length.saturating_add(200);
+    stub || (plain_length < 400 && html_length > plain_length && ONLY_A_HINT.is_match(plain))
+}
+
+/// The longest start of `text` that has at most `limit` bytes and ends at a character's end.
+fn within_limit(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
+}
+
+/// One spelling for every character that only differs in how it was sent.
+fn clean(text: &str) -> String {
+    let repaired = decoded_twice(text);
+    let mut kept = String::with_capacity(text.len());
+    let mut previous_was_return = false;
+    for c in repaired.as_deref().unwrap_or(text).chars() {
+        let after_return = std::mem::replace(&mut previous_was_return, c == '\r');
+        match c {
+            '\n' if after_return => {}
+            '\r' | '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => kept.push('\n'),
+            '\u{80}'..='\u{9f}' => kept.push(windows_1252(c)),
+            '\u{2010}' | '\u{2011}' | '\u{2212}' => kept.push('-'),
+            '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => {
+                kept.push('\u{a0}')
+            }
+            c if is_invisible(c) => {}
+            c => kept.push(c),
+        }
+    }
+    let composed: String = kept.nfc().collect();
+    let mut cleaned = String::with_capacity(composed.len());
+    let mut blank_lines = 0;
+    for line in composed.lines() {
+        let line = plain_spaces(line);
+        let line = line.trim_end();
+        blank_lines = if line.is_empty() { blank_lines + 1 } else { 0 };
+        if blank_lines < 3 {
+            cleaned.push_str(line);
+            cleaned.push('\n');
+        }
+    }
+    cleaned
+}
+
+/// A no-break space stays one only between two digits, where it separates thousands and never columns.
+fn plain_spaces(line: &str) -> String {
+    let mut spaced = String::with_capacity(line.len());
+    let mut rest = line.chars().peekable();
+    let mut before = ' ';
+    while let Some(c) = rest.next() {
+        let between_digits = before.is_ascii_digit() && rest.peek().is_some_and(char::is_ascii_digit);
+        spaced.push(if c == '\u{a0}' && !between_digits { ' ' } else { c });
+        before = c;
+    }
+    spaced
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\0'..='\u{8}' | '\u{e}'..='\u{1f}' | '\u{7f}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// The characters of windows-1252 from 0x80 on; where it has none, the control character itself.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}',
+    '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+];
+
+/// A C1 control in a mail is a windows-1252 character that somebody read as Latin-1: U+0080 is the euro sign.
+fn windows_1252(c: char) -> char {
+    usize::try_from(u32::from(c) - 0x80).ok().and_then(|index| WINDOWS_1252.get(index)).copied().unwrap_or(c)
+}
+
+/// The text behind UTF-8 that was read as windows-1252 (`â‚¬` for the euro sign); None unless the whole text is of that kind.
+fn decoded_twice(text: &str) -> Option<String> {
+    if !text.contains('Ã') && !text.contains("â‚¬") && !text.contains("â\u{82}¬") {
+        return None;
+    }
+    let byte = |c: char| match WINDOWS_1252.iter().position(|known| *known == c) {
+        Some(index) => u8::try_from(index + 0x80).ok(),
+        None => u8::try_from(u32::from(c)).ok(),
+    };
+    let bytes: Option<Vec<u8>> = text.chars().map(byte).collect();
+    String::from_utf8(bytes?).ok()
+}
+
+#[expect(clippy::expect_used, reason = "the patterns are constants and a test compiles each")]
+fn pattern(source: &str) -> Regex {
+    Regex::new(source).expect("a constant pattern is valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn current(text: &str) -> String {
+        read(Some(text), None).current.trim().to_owned()
+    }
+
+    #[test]
+    fn characters_get_one_spelling() {
+        assert_eq!(
+            current("\u{feff}Gesamt\u{ad}forde\u{ad}rung 1.\u{200b}027,55\u{2060}\u{a0}EUR"),
+            "Gesamtforderung 1.027,55 EUR"
+        );
+        assert_eq!(current("Mo\u{308}ßbauer 5 \u{80}\r\n\u{96} Ende"), "Mößbauer 5 €\n– Ende");
+        assert_eq!(current("12\u{202f}845,67\u{a0}€"), "12\u{a0}845,67 €");
+        assert_eq!(current("GrÃ¼ÃŸe 5 â‚¬"), "Grüße 5 €");
+    }
+
+    #[test]
+    fn the_text_part_wins_unless_it_is_a_stub() {
+        let html = "<p>Unsere Forderung beträgt 812,40 EUR.</p>";
+        assert_eq!(read(Some("Text part"), Some(html)).current.trim(), "Text part");
+        assert!(read(Some(" \n"), Some(html)).current.contains("812,40"));
+        assert!(read(Some("Ihr Programm kann kein HTML anzeigen."), Some(html)).current.contains("812,40"));
+        assert!(read(Some("siehe HTML"), Some(&html.repeat(20))).current.contains("812,40"));
+        assert!(read(Some(html), None).current.contains("812,40"));
+        assert_eq!(read(None, None), MailText::default());
+    }
+
+    #[test]
+    fn hostile_bodies_take_bounded_time_and_stack() {
+        let started = Instant::now();
+        for piece in [
+            "<div>",
+            "<b>",
+            "<table><tr><td>",
+            "<p>a</i>",
+            "<blockquote>",
+            "<a b c d e f",
+            "&amp",
+            "<!--",
+            "</div>",
+            "> ",
+        ] {
+            let body = piece.repeat(5_000_000 / piece.len());
+            read(None, Some(&body));
+            read(Some(&body), None);
+        }
+        let attributes: String = (0..400_000).map(|n| format!(" a{n:x}")).collect();
+        read(None, Some(&format!("<div{attributes}>text</div>")));
+        // Twenty-one bodies of five megabytes in an unoptimised build.
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    }
+}

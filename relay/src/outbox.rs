@@ -1,0 +1,357 @@
+//! The messages' rows: claim, finish, and every other change of a message after its insertion.
+//!
+//! A claim is a value; its row changes only through the finish, which names the claim count it was given. A row that has moved on
+//! (the lease ended, somebody else claimed it) is not touched, and nothing else of that message is written either.
+
+use crate::{
+    ledger::{Decision, EmailChange, INSERT_DECISIONS, LedgerRow, UPDATE_EMAILS, UPSERT_DEBTS},
+    outcome::{Failure, FailureClass, Past, Transition},
+};
+use deadpool_postgres::Client as Connection;
+use serde::Serialize;
+use shared::{
+    message::{EmailId, MessageId, Operation, Revision},
+    outbox::{INSERT, ONCE},
+    process::bounded_error,
+};
+use std::{
+    collections::HashSet,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+use tokio_postgres::types::Json;
+
+/// Takes up to $3 messages of one operation. Hot ones walk the primary key from the low-water mark $2; deferred ones that are due
+/// have `outbox_messages_deferred` and take at most a quarter of the batch. Each part is MATERIALIZED, else the planner may run it
+/// again and ignore its limit. Locks rows in that order, skipping those that others hold, so claims never wait for each other.
+const CLAIM: &str = "
+with due as materialized (
+    select id from outbox_messages
+    where deferred and operation = $1 and available_at <= now() and processed_at is null and dead_at is null
+        and (claimed_until is null or claimed_until <= now())
+    order by available_at limit greatest($3::bigint / 4, 1) for update skip locked
+), hot as materialized (
+    select id from outbox_messages
+    where id >= $2 and operation = $1 and not deferred and available_at <= now() and processed_at is null and dead_at is null
+        and (claimed_until is null or claimed_until <= now())
+    order by id limit $3::bigint - (select count(*) from due) for update skip locked
+), picked as materialized (select id, false as is_hot from due union all select id, true from hot)
+update outbox_messages o set claimed_until = now() + $4 * interval '1 millisecond', claimed_by = $5,
+    claim_count = o.claim_count + 1, unfinished_claims = o.unfinished_claims + 1
+from picked where o.id = picked.id
+returning o.id, o.claim_count, o.aggregate_id, o.payload, o.retry_count, o.max_retries,
+    extract(epoch from now() - o.first_missing_at)::float8, picked.is_hot";
+
+/// One statement for everything that a batch came to. $1 = transitions, $2 mails, $3 ledger, $4 decisions, $5 next messages, each a
+/// JSON array. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
+static FINISH: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+with fenced as (
+    update outbox_messages o set
+        claim_count = o.claim_count + 1, unfinished_claims = 0, claimed_until = null, claimed_by = null,
+        processed_at = case r.transition when 'done' then now() end,
+        outcome = r.outcome,
+        dead_at = case r.transition when 'dead' then now() end,
+        deferred = case r.transition when 'retry' then true when 'parked' then true when 'given_back' then o.deferred
+            else false end,
+        available_at = case r.transition when 'retry' then now() + random() * r.delay_ms * interval '1 millisecond'
+            when 'parked' then now() + r.delay_ms * interval '1 millisecond' else o.available_at end,
+        retry_count = o.retry_count + (r.transition in ('retry', 'dead'))::int,
+        error_class = case r.transition when 'given_back' then coalesce(r.error_class, o.error_class) else r.error_class end,
+        error_message = case r.transition when 'given_back' then coalesce(r.error_message, o.error_message)
+            else r.error_message end,
+        first_missing_at = case r.error_class when 'target_missing' then coalesce(o.first_missing_at, now())
+            else o.first_missing_at end
+    from json_to_recordset($1) as r(id bigint, claim_count bigint, transition text, outcome text, error_class text,
+        error_message text, delay_ms bigint)
+    where o.id = r.id and o.claim_count = r.claim_count and o.processed_at is null and o.dead_at is null
+    returning o.id, o.traceparent
+),{UPDATE_EMAILS},{UPSERT_DEBTS},{INSERT_DECISIONS},
+next as (
+    {INSERT}
+    select n.aggregate_type, n.aggregate_id, n.operation, n.payload, n.idempotency_key, fenced.traceparent
+    from json_to_recordset($5) as n(message_id bigint, aggregate_type text, aggregate_id text, operation text, payload jsonb,
+        idempotency_key text)
+    join fenced on fenced.id = n.message_id
+    {ONCE}
+)
+select id from fenced"
+    )
+});
+
+/// A message that this process holds until its lease ends.
+#[derive(Debug)]
+pub struct Claim {
+    /// Its id.
+    pub id: MessageId,
+    /// The mail it is about.
+    pub email_id: EmailId,
+    /// Its payload, not yet decoded.
+    pub payload: serde_json::Value,
+    /// What its earlier attempts came to.
+    pub past: Past,
+    claim_count: i64,
+}
+
+/// A message to enqueue in the commit of the finish.
+#[derive(Debug, Serialize)]
+pub struct Next {
+    message_id: MessageId,
+    aggregate_type: &'static str,
+    aggregate_id: String,
+    operation: &'static str,
+    payload: serde_json::Value,
+    idempotency_key: String,
+}
+
+/// What one claimed message came to, with everything that is to be committed with it.
+#[derive(Debug)]
+pub struct Finished {
+    claim: Claim,
+    /// What becomes of the row.
+    pub transition: Transition,
+    /// What its mail shows; None = as it was.
+    pub email: Option<EmailChange>,
+    /// What MongoDB carries now.
+    pub ledger: Option<LedgerRow>,
+    /// The decision to keep.
+    pub decision: Option<Decision>,
+    /// The next step.
+    pub next: Option<Next>,
+}
+
+impl Claim {
+    /// Ends the claim. `stamp` orders the changes of one mail within a batch; an operation that is not about debts passes 0.
+    #[must_use]
+    pub fn finish(self, transition: Transition, stamp: i64) -> Finished {
+        let email = Some(EmailChange::after(self.id, self.email_id, stamp, &transition))
+            // At shutdown nothing has been learnt about the mail.
+            .filter(|_| transition != Transition::GivenBack(None));
+        Finished { claim: self, transition, email, ledger: None, decision: None, next: None }
+    }
+
+    /// Ends the claim as if it had never been.
+    #[must_use]
+    pub fn give_back(self) -> Finished {
+        self.finish(Transition::GivenBack(None), 0)
+    }
+
+    /// The next step of this message's saga, about the same mail.
+    #[must_use]
+    pub fn next(&self, operation: Operation, revision: Revision, payload: serde_json::Value) -> Next {
+        Next {
+            message_id: self.id,
+            aggregate_type: operation.aggregate_type(),
+            aggregate_id: self.email_id.to_string(),
+            operation: operation.name(),
+            payload,
+            idempotency_key: operation.key(self.email_id, revision),
+        }
+    }
+}
+
+impl Finished {
+    /// The message's id.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.claim.id
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct TransitionRow {
+    id: MessageId,
+    claim_count: i64,
+    transition: &'static str,
+    outcome: Option<&'static str>,
+    error_class: Option<&'static str>,
+    error_message: Option<String>,
+    delay_ms: Option<u64>,
+}
+
+impl TransitionRow {
+    fn of(finished: &Finished) -> TransitionRow {
+        let milliseconds = |delay: &Duration| u64::try_from(delay.as_millis()).ok();
+        let (transition, outcome, failure, delay_ms) = match &finished.transition {
+            Transition::Done(outcome) => ("done", Some(outcome.name()), None, None),
+            Transition::Retry(delay, failure) => ("retry", None, Some(failure), milliseconds(delay)),
+            Transition::Parked(delay, failure) => ("parked", None, Some(failure), milliseconds(delay)),
+            Transition::GivenBack(failure) => ("given_back", None, failure.as_ref(), None),
+            Transition::Dead(failure) => ("dead", None, Some(failure), None),
+        };
+        TransitionRow {
+            id: finished.claim.id,
+            claim_count: finished.claim.claim_count,
+            transition,
+            outcome,
+            error_class: failure.map(|failure| failure.class.name()),
+            error_message: failure.map(|failure| bounded_error(&failure.text)),
+            delay_ms,
+        }
+    }
+}
+
+/// Where a lane's claims begin to walk the primary key.
+///
+/// The first row of a claim made a moment ago: what lies below it is finished, deferred, held by somebody, or was not committed
+/// yet. The moment covers transactions that commit out of the order of their ids; rows that come back (a crashed worker's) or
+/// commit still later are found by a walk from 0 every few seconds.
+#[derive(Debug)]
+pub struct LowWaterMark {
+    mark: MessageId,
+    candidate: Option<(MessageId, Instant)>,
+    swept: Option<Instant>,
+}
+
+/// Longer than any gap between the ids and the commits of healthy transactions.
+const MARK_AGE: Duration = Duration::from_millis(200);
+/// How long a row below the mark may wait.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+impl Default for LowWaterMark {
+    fn default() -> LowWaterMark {
+        LowWaterMark { mark: 0, candidate: None, swept: None }
+    }
+}
+
+impl LowWaterMark {
+    fn start_of_walk(&mut self, now: Instant) -> MessageId {
+        if self.swept.is_none_or(|swept| now.duration_since(swept) >= SWEEP_EVERY) {
+            self.swept = Some(now);
+            return 0;
+        }
+        self.mark
+    }
+
+    fn claimed(&mut self, first_hot: Option<MessageId>, now: Instant) {
+        if let Some((first, at)) = self.candidate
+            && now.duration_since(at) >= MARK_AGE
+        {
+            self.mark = first;
+            self.candidate = None;
+        }
+        if let (None, Some(first)) = (self.candidate, first_hot)
+            && first > self.mark
+        {
+            self.candidate = Some((first, now));
+        }
+    }
+}
+
+/// Claims up to `limit` messages of an operation for `lease`.
+///
+/// # Errors
+/// The statement's; nothing is claimed then, or what was comes back when the lease ends.
+pub async fn claim(
+    connection: &Connection,
+    operation: Operation,
+    mark: &mut LowWaterMark,
+    limit: i64,
+    lease: Duration,
+    worker: &str,
+) -> Result<Vec<Claim>, tokio_postgres::Error> {
+    let now = Instant::now();
+    let statement = connection.prepare_cached(CLAIM).await?;
+    let lease_ms = lease.as_secs_f64() * 1000.0;
+    let start = mark.start_of_walk(now);
+    let rows = connection.query(&statement, &[&operation.name(), &start, &limit, &lease_ms, &worker]).await?;
+    mark.claimed(rows.iter().filter(|row| row.get(7)).map(|row| row.get(0)).min(), now);
+    let mut claims: Vec<Claim> = rows.iter().map(read_claim).collect();
+    claims.sort_unstable_by_key(|claim| claim.id); // RETURNING has no order
+    Ok(claims)
+}
+
+fn read_claim(row: &tokio_postgres::Row) -> Claim {
+    let missing_for =
+        row.get::<_, Option<f64>>(6).and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+    Claim {
+        id: row.get(0),
+        claim_count: row.get(1),
+        // Every message is about a mail; an id that is none finds no mail and fails as such.
+        email_id: row.get::<_, &str>(2).parse().unwrap_or(0),
+        payload: row.get(3),
+        past: Past { retry_count: row.get(4), max_retries: row.get(5), missing_for },
+    }
+}
+
+/// What a finish achieved.
+#[derive(Debug, Default)]
+pub struct Receipt {
+    /// The messages whose end was committed.
+    pub committed: HashSet<MessageId>,
+    /// Those of them that the database refused to finish as asked, and that are dead instead.
+    pub refused: HashSet<MessageId>,
+}
+
+/// Commits what a batch came to, into the receipt. A message that is not among its `committed` had lost its lease: somebody else
+/// has it.
+///
+/// # Errors
+/// The statement's, with what is not known to be committed. It may be tried again: what was committed is fenced off.
+pub async fn finish(
+    connection: &Connection,
+    batch: Vec<Finished>,
+    receipt: &mut Receipt,
+) -> Result<(), (tokio_postgres::Error, Vec<Finished>)> {
+    let mut parts = vec![batch];
+    while let Some(mut part) = parts.pop() {
+        match finish_at_once(connection, &part).await {
+            Ok(ids) => receipt.committed.extend(ids),
+            Err(error) if is_conflict(&error) => parts.push(part),
+            Err(error) if is_refusal(&error) && part.len() > 1 => {
+                // One bad row never holds the others: halve until it is alone.
+                let rest = part.split_off(part.len() / 2);
+                parts.extend([rest, part]);
+            }
+            Err(error) if is_refusal(&error) && !is_buried(&part) => {
+                let failure = Failure::new(FailureClass::FinishRefused, shared::postgres::reason(&error));
+                let buried = part.into_iter().map(|finished| {
+                    receipt.refused.insert(finished.claim.id);
+                    finished.claim.finish(Transition::Dead(failure.clone()), 0)
+                });
+                parts.push(buried.collect());
+            }
+            Err(error) => {
+                parts.push(part);
+                return Err((error, parts.into_iter().flatten().collect()));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn finish_at_once(
+    connection: &Connection,
+    batch: &[Finished],
+) -> Result<Vec<MessageId>, tokio_postgres::Error> {
+    let statement = connection.prepare_cached(&FINISH).await?;
+    let transitions: Vec<_> = batch.iter().map(TransitionRow::of).collect();
+    let emails: Vec<_> = batch.iter().filter_map(|finished| finished.email.as_ref()).collect();
+    let ledger: Vec<_> = batch.iter().filter_map(|finished| finished.ledger.as_ref()).collect();
+    let decisions: Vec<_> = batch.iter().filter_map(|finished| finished.decision.as_ref()).collect();
+    let next: Vec<_> = batch.iter().filter_map(|finished| finished.next.as_ref()).collect();
+    let rows = connection
+        .query(
+            &statement,
+            &[&Json(&transitions), &Json(&emails), &Json(&ledger), &Json(&decisions), &Json(&next)],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Deadlock or serialization: the same statement passes the next time.
+fn is_conflict(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code(), "40P01" | "40001"))
+}
+
+/// A value or a constraint: the same row will be refused each time.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code().get(..2), Some("21" | "22" | "23")))
+}
+
+fn is_buried(part: &[Finished]) -> bool {
+    part.iter().all(|finished| {
+        matches!(&finished.transition, Transition::Dead(failure) if failure.class == FailureClass::FinishRefused)
+    })
+}

@@ -1,0 +1,208 @@
+//! What a message's attempt came to, and what follows from it: the classes of failure, the retry policy, `decide`. Pure.
+
+use std::time::Duration;
+
+/// How a message ended well; the names stand in `outbox_messages.outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// MongoDB carries it by this attempt.
+    Applied,
+    /// MongoDB carried it before this attempt.
+    Already,
+    /// Something newer was there.
+    Superseded,
+    /// A person has to decide.
+    HeldForReview,
+    /// The mail was read and its debt update enqueued.
+    Extracted,
+    /// The mail is no creditor's answer.
+    NotCreditorReply,
+}
+
+impl Outcome {
+    /// The name in the table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Applied => "applied",
+            Outcome::Already => "already",
+            Outcome::Superseded => "superseded",
+            Outcome::HeldForReview => "held_for_review",
+            Outcome::Extracted => "extracted",
+            Outcome::NotCreditorReply => "not_creditor_reply",
+        }
+    }
+}
+
+/// Why an attempt failed; the names stand in `outbox_messages.error_class`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// No server, not primary, shutting down, network: says nothing about the message.
+    SinkDown,
+    /// The server refuses us (login, TLS, rights): says nothing about the message either, but a person has to act.
+    SinkMisconfigured,
+    /// Sent, and no telling whether it took effect; the fence makes a repeat safe.
+    UnknownOutcome,
+    /// May pass by itself, and is this message's own.
+    Transient,
+    /// Will fail each time.
+    Permanent,
+    /// The client is not in MongoDB yet.
+    TargetMissing,
+    /// The database refused the finish of this message.
+    FinishRefused,
+}
+
+impl FailureClass {
+    /// The name in the table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FailureClass::SinkDown => "sink_down",
+            FailureClass::SinkMisconfigured => "sink_misconfigured",
+            FailureClass::UnknownOutcome => "unknown_outcome",
+            FailureClass::Transient => "transient",
+            FailureClass::Permanent => "permanent",
+            FailureClass::TargetMissing => "target_missing",
+            FailureClass::FinishRefused => "finish_refused",
+        }
+    }
+
+    /// Whether the whole lane has to wait, whatever the message.
+    #[must_use]
+    pub const fn is_the_sinks(self) -> bool {
+        match self {
+            FailureClass::SinkDown | FailureClass::SinkMisconfigured | FailureClass::UnknownOutcome => true,
+            FailureClass::Transient
+            | FailureClass::Permanent
+            | FailureClass::TargetMissing
+            | FailureClass::FinishRefused => false,
+        }
+    }
+}
+
+/// A failed attempt. The text is for operators: no names, addresses, amounts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {text}", class.name())]
+pub struct Failure {
+    /// Its class.
+    pub class: FailureClass,
+    /// What happened.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure of a class with its text.
+    pub fn new(class: FailureClass, text: impl Into<String>) -> Failure {
+        Failure { class, text: text.into() }
+    }
+}
+
+/// What becomes of the message's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// Ended well.
+    Done(Outcome),
+    /// Waits for its next attempt; the attempt is counted. The delay is an upper bound: the database draws between 0 and it.
+    Retry(Duration, Failure),
+    /// Waits for its client to appear; nothing is counted.
+    Parked(Duration, Failure),
+    /// As if never claimed; nothing is counted. The failure is what was seen, None at shutdown.
+    GivenBack(Option<Failure>),
+    /// Waits for a person.
+    Dead(Failure),
+}
+
+/// What is known of a message's past when an attempt has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// Counted failures so far.
+    pub retry_count: i32,
+    /// How many are allowed.
+    pub max_retries: i32,
+    /// Since the first look that did not find the client; None before it.
+    pub missing_for: Option<Duration>,
+}
+
+/// Upper bound of the first retry's delay; it doubles with every further one.
+const RETRY_BASE: Duration = Duration::from_secs(1);
+/// Upper bound of every retry's delay.
+const RETRY_CAP: Duration = Duration::from_secs(15 * 60);
+/// A parked message looks again after this at first, then after as long as it has been missing.
+const PARK_FIRST: Duration = Duration::from_secs(60);
+/// The longest pause between two looks.
+const PARK_CAP: Duration = Duration::from_secs(6 * 3600);
+/// A client that has not appeared by then will not: a person has to look.
+const MISSING_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What follows from a failed attempt.
+#[must_use]
+pub fn decide(failure: Failure, past: Past) -> Transition {
+    match failure.class {
+        FailureClass::SinkDown | FailureClass::SinkMisconfigured | FailureClass::UnknownOutcome => {
+            Transition::GivenBack(Some(failure))
+        }
+        FailureClass::Transient => {
+            if past.retry_count >= past.max_retries {
+                return Transition::Dead(failure);
+            }
+            let doublings = u32::try_from(past.retry_count).unwrap_or(0).min(20);
+            Transition::Retry((RETRY_BASE * (1 << doublings)).min(RETRY_CAP), failure)
+        }
+        FailureClass::Permanent | FailureClass::FinishRefused => Transition::Dead(failure),
+        FailureClass::TargetMissing => {
+            let missing_for = past.missing_for.unwrap_or_default();
+            if missing_for >= MISSING_DEADLINE {
+                return Transition::Dead(failure);
+            }
+            Transition::Parked(missing_for.clamp(PARK_FIRST, PARK_CAP), failure)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: Past = Past { retry_count: 0, max_retries: 5, missing_for: None };
+
+    fn after(class: FailureClass, past: Past) -> Transition {
+        decide(Failure::new(class, "text"), past)
+    }
+
+    #[test]
+    fn an_outage_of_any_length_is_never_counted() {
+        for class in [FailureClass::SinkDown, FailureClass::SinkMisconfigured, FailureClass::UnknownOutcome] {
+            let worn = Past { retry_count: 5, ..FRESH };
+            assert!(matches!(after(class, worn), Transition::GivenBack(Some(_))), "{class:?}");
+        }
+    }
+
+    #[test]
+    fn counted_failures_back_off_and_die_after_the_last() {
+        let delay = |retry_count| match after(
+            FailureClass::Transient,
+            Past { retry_count, max_retries: 50, ..FRESH },
+        ) {
+            Transition::Retry(delay, _) => delay.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([delay(0), delay(1), delay(4), delay(40)], [1, 2, 16, 900]);
+        assert!(matches!(
+            after(FailureClass::Transient, Past { retry_count: 5, ..FRESH }),
+            Transition::Dead(_)
+        ));
+        assert!(matches!(after(FailureClass::Permanent, FRESH), Transition::Dead(_)));
+    }
+
+    #[test]
+    fn a_missing_client_is_looked_for_ever_more_rarely_for_seven_days() {
+        let hours = |hours: u64| Past { missing_for: Some(Duration::from_secs(hours * 3600)), ..FRESH };
+        let pause = |past| match after(FailureClass::TargetMissing, past) {
+            Transition::Parked(delay, _) => delay.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([pause(FRESH), pause(hours(2)), pause(hours(100))], [60, 7200, 21_600]);
+        assert!(matches!(after(FailureClass::TargetMissing, hours(168)), Transition::Dead(_)));
+    }
+}

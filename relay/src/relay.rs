@@ -1,0 +1,147 @@
+//! The running relay: its lanes, the listener for pokes, the admin listener, and the checks of what it needs.
+
+use crate::{
+    config::Config,
+    lane::{Lane, Summary, Trouble},
+    mongo::Clients,
+    operations::Context,
+    wake,
+};
+use shared::{
+    admin::{self, Readiness},
+    http::{Limits, serve},
+    message::Operation,
+    postgres, process,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+/// How long a lane waits for a free connection.
+const POOL_WAIT: Duration = Duration::from_secs(3);
+/// How often the relay looks whether the servers have what it needs, until they have.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks again after that.
+const RECHECK_EVERY: Duration = Duration::from_secs(30);
+
+/// Prepares everything without touching the network.
+///
+/// # Errors
+/// A URL cannot be used: what and why.
+pub async fn context(config: &Config) -> Result<Context, String> {
+    let pool = postgres::pool(config.database_url.expose(), "relay", config.pool_size, POOL_WAIT);
+    let clients = Clients::new(config.mongodb_url.expose(), &config.mongodb_database, "relay").await;
+    Ok(Context {
+        pool: pool.map_err(|error| format!("DATABASE_URL: {error}"))?,
+        clients: clients.map_err(|error| format!("MONGODB_URL: {error}"))?,
+        guard: config.guard,
+    })
+}
+
+/// Works until the token is cancelled: stops claiming, finishes what is under way, gives the rest back.
+///
+/// # Errors
+/// The admin address cannot be bound.
+pub async fn run(config: &Config, context: Context, shutdown: CancellationToken) -> anyhow::Result<Summary> {
+    let listener = TcpListener::bind(config.admin_listen).await.map_err(|error| {
+        anyhow::anyhow!("RELAY_ADMIN_LISTEN: cannot listen on {}: {error}", config.admin_listen)
+    })?;
+    tracing::info!(admin = %listener.local_addr()?, worker = worker_name(), "relay started");
+    let readiness = Readiness::waiting_for(&["postgres", "mongodb"]);
+    let wake = Arc::new(Notify::new());
+
+    let mut lanes = tokio::task::JoinSet::new();
+    for operation in Operation::ALL {
+        let lane = Lane::new(operation, context.clone(), worker_name());
+        lanes.spawn(lane.run(wake.clone(), readiness.clone(), shutdown.clone()));
+    }
+    let direct = config.database_direct_url.expose().to_owned();
+    tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
+    tokio::spawn(check_needs(context, readiness.clone(), shutdown.clone()));
+    let admin = tokio::spawn(serve_admin(listener, readiness, shutdown));
+
+    let mut total = Summary::default();
+    while let Some(summary) = lanes.join_next().await {
+        total = total.plus(summary?);
+    }
+    admin.await?;
+    tracing::info!(summary = %serde_json::to_string(&total)?, "relay stopped");
+    Ok(total)
+}
+
+/// Works until nothing is due, follow-up steps included.
+///
+/// # Errors
+/// The first [`Trouble`], with what had been done until then: an outage is told at once, not waited for.
+pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
+    let mut lanes = Operation::ALL.map(|operation| Lane::new(operation, context.clone(), worker_name()));
+    let total = |lanes: &[Lane]| lanes.iter().fold(Summary::default(), |sum, lane| sum.plus(lane.summary));
+    loop {
+        let mut claimed = 0;
+        for lane in &mut lanes {
+            match lane.step(shutdown).await {
+                Ok(count) => claimed += count,
+                Err(trouble) => return (total(&lanes), Err(trouble)),
+            }
+        }
+        if claimed == 0 || shutdown.is_cancelled() {
+            return (total(&lanes), Ok(()));
+        }
+    }
+}
+
+/// Who holds a claim, for people who look into the table.
+fn worker_name() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "relay".into());
+    format!("{host}:{}", std::process::id())
+}
+
+async fn serve_admin(listener: TcpListener, readiness: Readiness, shutdown: CancellationToken) {
+    let limits = Limits {
+        connections: 64,
+        header_timeout: Duration::from_secs(10),
+        drain_timeout: Duration::from_secs(2),
+    };
+    let metrics = admin::install_metrics();
+    serve(listener, limits, shutdown, move |request| {
+        let reply = admin::answer(request.method(), request.uri().path(), &readiness, metrics.as_ref());
+        async move { reply }
+    })
+    .await;
+}
+
+/// Looks for what the relay needs and says what is missing; the lanes work as far as they can meanwhile.
+async fn check_needs(context: Context, readiness: Readiness, shutdown: CancellationToken) {
+    let mut was_ready = false;
+    loop {
+        let postgres = check_postgres(&context).await;
+        let mongodb = match context.clients.missing_setup().await {
+            Ok(missing) if missing.is_empty() => Ok(()),
+            Ok(missing) => Err(missing.join("; ")),
+            Err(failure) => Err(failure.text),
+        };
+        let ready = postgres.is_ok() && mongodb.is_ok();
+        readiness.set("postgres", postgres);
+        readiness.set("mongodb", mongodb);
+        if ready && !was_ready {
+            process::notify_ready();
+        }
+        was_ready = ready;
+        let pause = if ready { RECHECK_EVERY } else { CHECK_EVERY };
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Whether Postgres answers and has the schema.
+///
+/// # Errors
+/// What is missing and what to do.
+pub async fn check_postgres(context: &Context) -> Result<(), String> {
+    let connection = context.pool.get().await.map_err(|error| match error {
+        deadpool_postgres::PoolError::Backend(error) => format!("Postgres: {}", postgres::reason(&error)),
+        other => format!("Postgres: {other}"),
+    })?;
+    postgres::check_schema(&connection).await
+}

@@ -1,0 +1,9 @@
+//! The relay on real servers: Postgres and MongoDB of `deploy/dev test`.
+
+mod claims;
+mod debt_updates;
+mod outages;
+mod program;
+mod races;
+mod review;
+mod world;

@@ -1,0 +1,120 @@
+//! Servers that are away: nothing is lost, nothing is counted, everything is applied afterwards.
+
+use crate::world::{Update, World, turmhaus};
+use relay::{lane::Trouble, outcome::FailureClass};
+use shared::admin::Readiness;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test]
+async fn an_outage_of_mongodb_counts_no_attempt_and_the_backlog_drains_by_itself() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let (context, wire) = world.context_over_wire().await;
+    wire.cut();
+    let email = world.commit(Update::default()).await;
+    for _ in 0..2 {
+        let (summary, end) = world.try_once(&context).await;
+        assert!(matches!(end, Err(Trouble::Sink(failure)) if failure.class == FailureClass::SinkDown));
+        assert_eq!((summary.claimed, summary.given_back), (1, 1));
+    }
+    assert_eq!(world.state(email).await, "waiting/sink_down/0");
+    assert_eq!(world.shows(email).await, "extracted/-/pending");
+    let row = world
+        .row(
+            "select m.sync_error, o.claimed_until is null, o.unfinished_claims, o.error_message
+        from incoming_emails m, outbox_messages o",
+        )
+        .await;
+    assert!(row.get::<_, &str>(0).starts_with("MongoDB unreachable since 20"), "{}", row.get::<_, &str>(0));
+    assert!(row.get::<_, bool>(1));
+    assert_eq!(row.get::<_, i32>(2), 0);
+
+    // A running relay opens its breaker, probes, and goes on by itself.
+    let (shutdown, wake) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let readiness = Readiness::default();
+    let operation = shared::message::Operation::CreditorDebtUpdate;
+    let lane = relay::lane::Lane::new(operation, context, "test".into());
+    let running = tokio::spawn(lane.run(wake, readiness.clone(), shutdown.clone()));
+    until(|| async { !readiness.problems().is_empty() }).await;
+    wire.mend();
+    until(|| async { world.state(email).await == "done/applied/0" }).await;
+    until(|| async { readiness.problems().is_empty() }).await;
+    shutdown.cancel();
+    running.await.unwrap();
+    assert_eq!(world.shows(email).await, "completed/auto_matched/synced");
+    let error: Option<String> = world.row("select sync_error from incoming_emails").await.get(0);
+    assert_eq!(error, None);
+    assert_eq!(world.amount("b").await, Some(1234.56));
+}
+
+#[tokio::test]
+async fn a_reply_that_is_lost_on_its_way_back_is_found_out_and_not_guessed() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let email = world.commit(Update::default()).await;
+    let (context, wire) = world.context_over_wire().await;
+    let point = wire.hold_at(b"nModified");
+    let relay = world.try_once(&context);
+    let cut = async {
+        let go_on = point.reached().await;
+        wire.cut(); // the update has taken effect, its reply will never arrive
+        drop(go_on);
+        until(|| async { world.amount("b").await.is_some() }).await;
+        wire.mend();
+    };
+    let ((summary, end), ()) = tokio::join!(relay, cut);
+    if end.is_err() {
+        // The one look inside the lease came before the wire was mended: given back, uncounted.
+        assert_eq!(summary.given_back, 1);
+        assert_eq!(world.try_once(&context).await.1, Ok(()));
+    }
+    let state = world.state(email).await;
+    assert!(state == "done/applied/0" || state == "done/already/0", "{state}");
+    assert_eq!(world.amount("b").await, Some(1234.56));
+}
+
+#[tokio::test]
+async fn a_wrong_password_kills_no_message() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let email = world.commit(Update::default()).await;
+    let url = world.mongo.url.replacen("mongodb://", "mongodb://nobody:wrong@", 1);
+    let context = relay::relay::context(&world.config(&url)).await.unwrap();
+    let (summary, end) = world.try_once(&context).await;
+    assert!(matches!(end, Err(Trouble::Sink(failure)) if failure.class == FailureClass::SinkMisconfigured));
+    assert_eq!(summary.given_back, 1);
+    assert_eq!(world.state(email).await, "waiting/sink_misconfigured/0");
+    assert_eq!(world.once().await.applied, 1);
+}
+
+#[tokio::test]
+async fn postgres_that_breaks_during_the_apply_leaves_the_message_to_the_next_claim() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let email = world.commit(Update::default()).await;
+    let wire = testkit::Wire::before(&world.database.url).await;
+    let mut config = world.config(&world.mongo.url);
+    config.database_url = wire.instead(&world.database.url).parse().unwrap();
+    let context = relay::relay::context(&config).await.unwrap();
+    let point = wire.hold_at(b"with fenced as");
+    let relay = world.try_once(&context);
+    let cut = async {
+        let go_on = point.reached().await;
+        wire.cut();
+        drop(go_on);
+        wire.mend();
+    };
+    let ((summary, end), ()) = tokio::join!(relay, cut);
+    assert_eq!(end, Ok(()), "the finish is repeated inside the lease");
+    assert_eq!(summary.applied, 1);
+    assert_eq!(world.state(email).await, "done/applied/0");
+}
+
+/// Waits for an event that some other task brings about; the test's own time limit ends it.
+pub(crate) async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
+    while !condition().await {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,136 @@
+//! The program as a user meets it: exit codes, words, signals.
+
+use crate::world::{Update, World, turmhaus};
+use std::{
+    process::Output,
+    time::{Duration, Instant},
+};
+use testkit::Database;
+use tokio::process::Command;
+
+fn text(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn run_once_prints_the_counts_as_one_json_object() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    world.commit(Update::default()).await;
+    let output = world.program(&world.mongo.url, &["run", "--once"]).output().await.unwrap();
+    let (code, stdout, stderr) = text(&output);
+    assert_eq!(code, Some(0), "{stderr}");
+    let expected =
+        r#"{"claimed":1,"applied":1,"superseded":0,"held":0,"retried":0,"dead":0,"parked":0,"given_back":0}"#;
+    assert_eq!(stdout.trim_end(), expected);
+    assert!(!stderr.contains("1234") && !stderr.contains("turmhaus"), "logs hold nothing personal: {stderr}");
+}
+
+#[tokio::test]
+async fn run_once_tells_within_ten_seconds_that_mongodb_is_away() {
+    let world = World::new().await;
+    world.commit(Update::default()).await;
+    let began = Instant::now();
+    // Nothing listens on the discard port of this machine.
+    let output = world.program("mongodb://127.0.0.1:9/", &["run", "--once"]).output().await.unwrap();
+    let (code, stdout, stderr) = text(&output);
+    assert_eq!(code, Some(1));
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(stdout.contains(r#""given_back":1"#), "{stdout}");
+    assert!(stderr.contains("MongoDB unreachable since"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_missing_postgres_or_schema_is_said_with_what_to_do() {
+    let world = World::new().await;
+    let mut command = world.program(&world.mongo.url, &["run", "--once"]);
+    let (code, _, stderr) =
+        text(&command.env("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none").output().await.unwrap());
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("Postgres") && stderr.to_lowercase().contains("refused"), "{stderr}");
+
+    let empty = Database::empty().await;
+    let mut command = world.program(&world.mongo.url, &["run", "--once"]);
+    let (code, _, stderr) = text(&command.env("DATABASE_URL", &empty.url).output().await.unwrap());
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("run `relay migrate`"), "{stderr}");
+}
+
+#[tokio::test]
+async fn bad_configuration_exits_64_with_all_problems_at_once() {
+    let output = Command::new(env!("CARGO_BIN_EXE_relay"))
+        .args(["check-config"])
+        .env_clear()
+        .env("MONGODB_URL", "")
+        .env("RELAY_ADMIN_LISTEN", "nowhere")
+        .env("RELAY_POOL_SIZE", "many")
+        .env("EXTRACTOR", "oracle")
+        .env("LOG_FORMAT", "xml")
+        .output();
+    let (code, _, stderr) = text(&output.await.unwrap());
+    assert_eq!(code, Some(64));
+    for name in [
+        "DATABASE_URL",
+        "MONGODB_URL",
+        "MONGODB_DATABASE",
+        "RELAY_ADMIN_LISTEN",
+        "RELAY_POOL_SIZE",
+        "EXTRACTOR",
+        "LOG_FORMAT",
+    ] {
+        assert!(stderr.contains(name), "{name}: {stderr}");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_relay")).arg("fly").output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let output = Command::new(env!("CARGO_BIN_EXE_relay"))
+        .args(["check-config"])
+        .env_clear()
+        .env("DATABASE_URL", "postgres://user:hunter2@host:notaport/x")
+        .env("MONGODB_URL", "mongo://user:hunter2@host")
+        .env("MONGODB_DATABASE", "x")
+        .output();
+    let (code, _, stderr) = text(&output.await.unwrap());
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("DATABASE_URL") && !stderr.contains("hunter2"), "{stderr}");
+}
+
+#[tokio::test]
+async fn five_processes_may_migrate_at_once() {
+    let database = Database::empty().await;
+    let migrate = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+        command.arg("migrate").env("DATABASE_URL", &database.url).output()
+    };
+    let outputs = tokio::join!(migrate(), migrate(), migrate(), migrate(), migrate());
+    let outputs =
+        [outputs.0, outputs.1, outputs.2, outputs.3, outputs.4].map(|output| text(&output.unwrap()));
+    let applied = outputs.iter().filter(|(code, stdout, stderr)| {
+        assert_eq!(*code, Some(0), "{stderr}");
+        stdout.contains("applied V1")
+    });
+    assert_eq!(applied.count(), 1);
+}
+
+#[tokio::test]
+async fn sigterm_gives_claims_back_and_exits_0() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let (url, wire) = world.mongo_wire().await;
+    let email = world.commit(Update::default()).await;
+    let point = wire.hold_at(b"\x02update\0");
+    let mut relay = world.program(&url, &["run"]).spawn().unwrap();
+    let go_on = point.reached().await; // claimed, and the command is on its way
+    let claimed: bool = world.row("select claimed_until > now() from outbox_messages").await.get(0);
+    assert!(claimed);
+    let pid = relay.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    wire.cut();
+    drop(go_on);
+    assert_eq!(relay.wait().await.unwrap().code(), Some(0));
+    assert!(world.state(email).await.starts_with("waiting/") && world.state(email).await.ends_with("/0"));
+    let row = world.row("select claimed_until is null, unfinished_claims from outbox_messages").await;
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, i32>(1)), (true, 0));
+    wire.mend();
+    assert_eq!(world.once().await.applied, 1);
+}
