@@ -1,4 +1,4 @@
-//! The poke after a commit: wakes the relays, at most once per [`INTERVAL`], on a connection of its own.
+//! The poke after a commit: wakes the relays, at most once per 5 ms, on a connection of its own.
 //!
 //! Outside any transaction, because NOTIFY inside one takes a database-wide lock at commit. A lost poke is harmless: relays
 //! poll.

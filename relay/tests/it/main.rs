@@ -2,6 +2,7 @@
 
 mod claims;
 mod debt_updates;
+mod end_to_end;
 mod outages;
 mod program;
 mod races;
