@@ -126,14 +126,19 @@ async fn a_commit_that_outlasts_the_handler_is_a_503_and_is_stored_all_the_same(
     let database = Database::new().await;
     let mut hasty = config(&database.url);
     hasty.handler_timeout = Duration::from_millis(100);
-    hasty.lock_wait = Duration::from_secs(10);
+    hasty.lock_wait = PATIENCE;
+    // The second one has not even a connection when its handler gives up.
+    hasty.pool_size = 1;
+    hasty.pool_wait = PATIENCE;
     let service = Service::start(hasty).await;
     let client = database.client().await;
     let rival = Rival::holds(&database, "w1").await;
     service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+    service.zendesk(&mail("w2")).await.is_problem(503, "unavailable");
     rival.rolls_back().await;
-    eventually("the mail", || async { rows(&client).await == [1, 1, 1] }).await;
+    eventually("both mails", || async { rows(&client).await == [2, 2, 2] }).await;
     service.zendesk(&mail("w1")).await.email_id("duplicate");
+    service.zendesk(&mail("w2")).await.email_id("duplicate");
 }
 
 #[tokio::test]

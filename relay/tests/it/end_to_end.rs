@@ -1,6 +1,6 @@
 //! From the signed webhook to the entry in MongoDB: ingest and relay together, on the sample mails.
 
-use crate::world::{Update, World, turmhaus};
+use crate::world::{World, turmhaus};
 use ingest::{
     bearer::Tokens,
     config::Config,
@@ -97,13 +97,19 @@ async fn postgres_commits_first_and_alone_and_mongodb_follows_when_it_is_back() 
 
     assert!(matches!(world.try_once(&context).await.1, Err(Trouble::Sink(_))));
     let status = ingest.email(&answer["email_id"]).await;
-    assert_eq!((&status["sync_status"], &status["attempts"], &status["outcome"]), (&json!("pending"), &json!(0), &Value::Null));
+    assert_eq!(
+        (&status["sync_status"], &status["attempts"], &status["outcome"]),
+        (&json!("pending"), &json!(0), &Value::Null)
+    );
     assert!(status["sync_error"].as_str().unwrap().starts_with("MongoDB unreachable since "), "{status}");
 
     wire.mend();
     assert_eq!(world.try_once(&context).await.1, Ok(()));
     let status = ingest.email(&answer["email_id"]).await;
-    assert_eq!((&status["sync_status"], &status["attempts"], &status["outcome"]), (&json!("synced"), &json!(0), &json!("applied")));
+    assert_eq!(
+        (&status["sync_status"], &status["attempts"], &status["outcome"]),
+        (&json!("synced"), &json!(0), &json!("applied"))
+    );
     assert_eq!(status["sync_error"], Value::Null);
     assert_eq!(world.amount("b").await, Some(1234.56));
     // What ingest and SQL made is what the relay's own types make.
@@ -133,7 +139,7 @@ async fn a_mail_that_is_no_answer_stops_there_and_a_delivery_twice_is_once() {
     assert_eq!(status["processing_status"], "not_creditor_reply");
     assert_eq!((&status["match_status"], &status["sync_status"]), (&Value::Null, &json!("not_applicable")));
     assert_eq!(world.row("select count(*) from outbox_messages").await.get::<_, i64>(0), 1);
-    assert_eq!(world.commit(Update::default()).await, first["email_id"].as_i64().unwrap() + 1, "one mail was stored");
+    assert_eq!(world.row("select count(*) from incoming_emails").await.get::<_, i64>(0), 1);
 }
 
 fn samples() -> impl Fn(&str) -> Value {
@@ -173,13 +179,16 @@ async fn every_sample_mail_that_states_an_amount_is_in_the_right_entry_and_no_ot
         if let Some(amount) = mail["expected"]["debt_amount"].as_str() {
             let place = &matches[name];
             let text = |field: &str| place[field].as_str().unwrap_or_else(|| panic!("{name}")).to_owned();
-            expected.insert((text("aktenzeichen"), text("entry")), amount.parse::<Amount>().unwrap().to_f64());
+            expected
+                .insert((text("aktenzeichen"), text("entry")), amount.parse::<Amount>().unwrap().to_f64());
         }
     }
     assert!(expected.len() >= 20);
     for before in &clients {
         let number = before.get_str("aktenzeichen").unwrap_or_default();
-        let after = world.mongo.clients.find_one(doc! { "aktenzeichen": before.get("aktenzeichen"), "lastName": before.get("lastName") });
+        let after = world.mongo.clients.find_one(
+            doc! { "aktenzeichen": before.get("aktenzeichen"), "lastName": before.get("lastName") },
+        );
         let after = after.await.unwrap().unwrap();
         let list = |client: &Document| client.get_array("final_creditor_list").cloned().unwrap_or_default();
         for (old, new) in list(before).iter().zip(list(&after)) {

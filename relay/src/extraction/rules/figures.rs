@@ -37,10 +37,14 @@ struct Number {
 }
 
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"[0-9]{1,3}(?: [0-9]{3})+(?:,[0-9]{2}\b|,-{1,2}|,–)|[0-9]+(?:[.,'’´\x{a0}][0-9]+)*(?:,(?:-{1,2}|[–—])|\.(?:-{1,2}|[–—]))?")
+    pattern(
+        r"[0-9]{1,3}(?: [0-9]{3})+(?:,[0-9]{2}\b|,-{1,2}|,–)|[0-9]+(?:[.,'’´\x{a0}][0-9]+)*(?:,(?:-{1,2}|[–—])|\.(?:-{1,2}|[–—]))?",
+    )
 });
-static UNIT_BEFORE: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"(?:^|[^\p{{L}}])({CURRENCIES})\s{{0,12}}[-–+]?\s?$")));
-static UNIT_AFTER: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"^-?\s{{0,3}}({CURRENCIES})(?:$|[^\p{{L}}])")));
+static UNIT_BEFORE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(&format!(r"(?:^|[^\p{{L}}])({CURRENCIES})\s{{0,12}}[-–+]?\s?$")));
+static UNIT_AFTER: LazyLock<Regex> =
+    LazyLock::new(|| pattern(&format!(r"^-?\s{{0,3}}({CURRENCIES})(?:$|[^\p{{L}}])")));
 static EURO: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^(?:eur|euros?|€)$"));
 const CURRENCIES: &str = r"(?i:eur|euros?)|€|(?i:chf|sfr\.?|usd|us-?dollar|dollar|gbp|pln|czk|dkk|sek|nok|huf|jpy|try|aud|cad|franken|pfund|zloty|kronen)|DM|Fr\.|US\$|[$£¥₺]|zł|Kč";
 
@@ -50,26 +54,31 @@ static HEADER: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)\b(?:betrag|beträge|saldo|summe|forderung|alle|angaben|werte|offen|amounts?|balance|soll)\b.{{0,40}}?(?:^|[^\p{{L}}])({CURRENCIES})(?:$|[^\p{{L}}])|[\[(/]\s?({CURRENCIES})\s?[\])]|(?:^|\s)in ({CURRENCIES})(?:$|[^\p{{L}}])"
     ))
 });
-static FOR_ALL: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?i)\b(?:alle|sämtliche|all)\b.{0,20}\b(?:beträge|angaben|werte|zahlen|amounts|figures)\b"));
+static FOR_ALL: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)\b(?:alle|sämtliche|all)\b.{0,20}\b(?:beträge|angaben|werte|zahlen|amounts|figures)\b")
+});
 
 /// Lines without a figure after which a table's header no longer holds.
 const TABLE_GAP: usize = 4;
 
 /// The figures of money of each unit.
 pub(super) fn figures(units: &[Unit], english: bool) -> Vec<Vec<Figure>> {
-    let whole_mail = units.iter().filter(|unit| FOR_ALL.is_match(&unit.text)).find_map(|unit| header(&unit.text));
+    let whole_mail =
+        units.iter().filter(|unit| FOR_ALL.is_match(&unit.text)).find_map(|unit| header(&unit.text));
     let mut table: Option<(Currency, usize)> = None;
     let mut all = Vec::with_capacity(units.len());
     for unit in units {
         let numbers = numbers(&unit.text, english);
         let mut found = with_currency(&unit.text, &numbers, unit.row);
         if found.is_empty() {
-            let ends_in_figure = unit.row && numbers.last().is_some_and(|last| unit.text.len().saturating_sub(last.end) <= 2);
+            let ends_in_figure =
+                unit.row && numbers.last().is_some_and(|last| unit.text.len().saturating_sub(last.end) <= 2);
             match (ends_in_figure, whole_mail.or(table.map(|(currency, _)| currency))) {
                 (true, Some(currency)) => {
                     let decimals = numbers.iter().filter(|number| number.decimals);
-                    found.extend(decimals.map(|number| figure(&unit.text, number, currency, (number.start, number.end), true)));
+                    found.extend(decimals.map(|number| {
+                        figure(&unit.text, number, currency, (number.start, number.end), true)
+                    }));
                     table = table.map(|(currency, _)| (currency, 0));
                 }
                 _ => {
@@ -103,11 +112,19 @@ fn with_currency(text: &str, numbers: &[Number], row: bool) -> Vec<Figure> {
         let before = text.get(taken..number.start).and_then(|left| UNIT_BEFORE.captures(left)?.get(1));
         let after = text.get(number.end..).and_then(|right| UNIT_AFTER.captures(right)?.get(1));
         if let Some(unit) = before {
-            found.push(figure(text, number, currency(unit.as_str()), (taken + unit.start(), number.end), row));
+            found.push(figure(
+                text,
+                number,
+                currency(unit.as_str()),
+                (taken + unit.start(), number.end),
+                row,
+            ));
         } else if let Some(unit) = after {
             // "Rechnung 88 EUR 12,50": between two numbers the currency belongs to the one with decimals.
             let (from, to) = (number.end + unit.start(), number.end + unit.end());
-            let next = numbers.get(index + 1).filter(|next| text.get(to..next.start).is_some_and(|gap| gap.trim().is_empty()));
+            let next = numbers
+                .get(index + 1)
+                .filter(|next| text.get(to..next.start).is_some_and(|gap| gap.trim().is_empty()));
             if number.decimals || !next.is_some_and(|next| next.decimals) {
                 found.push(figure(text, number, currency(unit.as_str()), (number.start, to), row));
             } else {
@@ -120,7 +137,13 @@ fn with_currency(text: &str, numbers: &[Number], row: bool) -> Vec<Figure> {
     found
 }
 
-fn figure(text: &str, number: &Number, currency: Currency, (start, end): (usize, usize), row: bool) -> Figure {
+fn figure(
+    text: &str,
+    number: &Number,
+    currency: Currency,
+    (start, end): (usize, usize),
+    row: bool,
+) -> Figure {
     let before = text.get(..number.start).unwrap_or_default();
     let after = text.get(number.end..).unwrap_or_default();
     let attached = before.ends_with('-') || (before.ends_with('–') && !before.ends_with(" –"));
@@ -139,7 +162,10 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
         let mut left = before.chars().rev();
         let glued_left = match left.next() {
             Some('-') => left.next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '-' | '.')),
-            Some(c) => (c.is_alphanumeric() && !before.to_uppercase().ends_with("EUR")) || matches!(c, '/' | '_' | '.' | ',' | '#' | '§'),
+            Some(c) => {
+                (c.is_alphanumeric() && !before.to_uppercase().ends_with("EUR"))
+                    || matches!(c, '/' | '_' | '.' | ',' | '#' | '§')
+            }
             None => false,
         };
         let mut right = after.chars();
@@ -159,8 +185,10 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
     numbers
 }
 
-static SCALE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s?(?:Mio|Mrd|Tsd|TEUR|T€|Tausend|Millionen|k€|million|thousand|k\b)"));
-static LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)(?:[0-9]|\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?)\s$"));
+static SCALE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^\s?(?:Mio|Mrd|Tsd|TEUR|T€|Tausend|Millionen|k€|million|thousand|k\b)"));
+static LABEL_BEFORE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)(?:[0-9]|\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?)\s$"));
 
 /// "Rechnung Nr. 118 312,80": groups separated by a common blank might be two numbers.
 fn follows_number(before: &str, number: &str) -> bool {
@@ -220,13 +248,31 @@ mod tests {
     fn number_forms() {
         let euro = |text: &str| read(text).first().and_then(|(cents, ..)| *cents);
         for (text, cents) in [
-            ("1.234,56 EUR", 123_456), ("1.376,-- EUR", 137_600), ("12\u{a0}845,67 €", 1_284_567), ("2.500 EUR", 250_000),
-            ("EUR 2347,18", 234_718), ("€1.612,40", 161_240), ("EUR 2,318.40", 231_840), ("500,- Euro", 50_000), ("50EUR", 5_000),
-            ("1 234,50 €", 123_450), ("0,00 EUR", 0), ("Rechnung 88 EUR 12,50", 1_250), ("1'250.00 EUR", 125_000),
+            ("1.234,56 EUR", 123_456),
+            ("1.376,-- EUR", 137_600),
+            ("12\u{a0}845,67 €", 1_284_567),
+            ("2.500 EUR", 250_000),
+            ("EUR 2347,18", 234_718),
+            ("€1.612,40", 161_240),
+            ("EUR 2,318.40", 231_840),
+            ("500,- Euro", 50_000),
+            ("50EUR", 5_000),
+            ("1 234,50 €", 123_450),
+            ("0,00 EUR", 0),
+            ("Rechnung 88 EUR 12,50", 1_250),
+            ("1'250.00 EUR", 125_000),
         ] {
             assert_eq!(euro(text), Some(cents), "{text}");
         }
-        for text in ["1,234 EUR", "12.34.567 EUR", "0417 EUR", "1.2345,00 EUR", "3 Mio EUR", "Nr. 118 312,80 EUR", "5,5 EUR"] {
+        for text in [
+            "1,234 EUR",
+            "12.34.567 EUR",
+            "0417 EUR",
+            "1.2345,00 EUR",
+            "3 Mio EUR",
+            "Nr. 118 312,80 EUR",
+            "5,5 EUR",
+        ] {
             assert_eq!(euro(text), None, "{text}");
         }
         for text in ["11.02.2026", "Az. 87/26 EUR", "4,7 % EUR", "1.234,56", "A-12 EUR", "DE00 1234"] {

@@ -12,8 +12,6 @@ pub(super) struct Unit {
     pub(super) text: String,
     /// A line with columns.
     pub(super) row: bool,
-    /// Whether an empty line stands above.
-    pub(super) apart: bool,
 }
 
 /// Mail programs wrap text at some 60 to 80 characters: a shorter line was ended by its writer.
@@ -26,30 +24,29 @@ const LONGEST_UNIT: usize = 20_000;
 static COLUMNS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\S(?: {3,}|\t+| ?[._]{4,} ?)\S|\S {2,}(?:EUR|Euro|€|CHF|USD|GBP|[-+]?[0-9])|\S\s*[._]{4,}\s*\S")
 });
-static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:[-*•–·]|\d{1,2}[.)]|[a-z]\))\s"));
+static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:[-*•–·]|\d{1,2}\)|[a-z]\))\s"));
 
 /// The units of a text in order.
 pub(super) fn units(text: &str) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
-    let (mut apart, mut open) = (false, false);
+    let mut open = false;
     for line in text.lines() {
         let line = line.trim().trim_matches('\u{a0}');
         if line.is_empty() {
-            (apart, open) = (true, false);
+            open = false;
             continue;
         }
         let row = COLUMNS.is_match(line);
+        let joins = open && !row && !BULLET.is_match(line);
+        let room = units.len() < MOST_UNITS && line.len() < LONGEST_UNIT;
         match units.last_mut() {
-            Some(unit) if open && !row && !BULLET.is_match(line) && unit.text.len() + line.len() < LONGEST_UNIT => {
+            Some(unit) if joins && unit.text.len() + line.len() < LONGEST_UNIT => {
                 unit.text.push(' ');
                 unit.text.push_str(line);
             }
-            _ if units.len() < MOST_UNITS && line.len() < LONGEST_UNIT => {
-                units.push(Unit { text: line.to_owned(), row, apart });
-            }
+            _ if room => units.push(Unit { text: line.to_owned(), row }),
             _ => {}
         }
-        apart = false;
         open = !row && line.chars().count() >= SHORTEST_WRAPPED && !line.ends_with(['.', '!', '?', ':', ';']);
     }
     units
@@ -77,7 +74,11 @@ pub(super) fn sentences(unit: &Unit) -> Vec<Range<usize>> {
         }
         let following = text.get(at + 1..).unwrap_or_default().trim_start();
         let sentence = text.get(start..=at).unwrap_or_default();
-        let tail = sentence.char_indices().rev().nth(7).map_or(sentence, |(from, _)| sentence.get(from..).unwrap_or(sentence));
+        let tail = sentence
+            .char_indices()
+            .rev()
+            .nth(7)
+            .map_or(sentence, |(from, _)| sentence.get(from..).unwrap_or(sentence));
         let goes_on = following.starts_with(|next: char| next.is_lowercase())
             || (c == '.' && (ABBREVIATION.is_match(tail) || is_ordinal(sentence)));
         if !goes_on {
