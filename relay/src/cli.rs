@@ -169,10 +169,5 @@ async fn on_database(command: &Command, url: &Secret) -> anyhow::Result<ExitCode
 
 async fn connection(url: &Secret) -> anyhow::Result<Connection> {
     let pool = postgres::pool(url.expose(), "relay-operator", 1, Duration::from_secs(5))?;
-    pool.get().await.map_err(|error| match error {
-        deadpool_postgres::PoolError::Backend(error) => {
-            anyhow::anyhow!("Postgres: {}", postgres::reason(&error))
-        }
-        other => anyhow::anyhow!("Postgres: {other}"),
-    })
+    pool.get().await.map_err(|error| anyhow::anyhow!("Postgres: {}", postgres::pool_reason(&error)))
 }

@@ -10,7 +10,11 @@ use crate::{
     outcome::{Failure, Outcome, Transition},
 };
 use serde::Serialize;
-use shared::{admin::Readiness, message::Operation};
+use shared::{
+    admin::Readiness,
+    message::Operation,
+    postgres::{pool_reason, reason},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
@@ -192,12 +196,12 @@ impl Lane {
 
     async fn claim(&mut self) -> Result<Vec<Claim>, Trouble> {
         let connection =
-            self.context.pool.get().await.map_err(|error| Trouble::Postgres(pool_text(&error)))?;
+            self.context.pool.get().await.map_err(|error| Trouble::Postgres(pool_reason(&error)))?;
         let Limits { batch, lease, finish, .. } = self.limits;
         let claim = outbox::claim(&connection, self.operation, &mut self.mark, batch, lease, &self.worker);
         match timeout(finish, claim).await {
             Ok(Ok(claims)) => Ok(claims),
-            Ok(Err(error)) => Err(Trouble::Postgres(shared::postgres::reason(&error))),
+            Ok(Err(error)) => Err(Trouble::Postgres(reason(&error))),
             Err(_) => Err(Trouble::Postgres("no reply to a claim".into())),
         }
     }
@@ -211,12 +215,12 @@ impl Lane {
         loop {
             let connection = self.context.pool.get().await;
             let text = match connection {
-                Err(error) => pool_text(&error),
+                Err(error) => pool_reason(&error),
                 Ok(connection) => match outbox::finish(&connection, left, &mut receipt).await {
                     Ok(()) => break,
                     Err((error, rest)) => {
                         left = rest;
-                        shared::postgres::reason(&error)
+                        reason(&error)
                     }
                 },
             };
@@ -284,13 +288,6 @@ fn log_failure(id: i64, transition: &Transition) -> &'static str {
             tracing::error!(message = id, %failure, "dead: a person has to look");
             "dead"
         }
-    }
-}
-
-fn pool_text(error: &deadpool_postgres::PoolError) -> String {
-    match error {
-        deadpool_postgres::PoolError::Backend(error) => shared::postgres::reason(error),
-        other => other.to_string(),
     }
 }
 

@@ -222,112 +222,30 @@ fn domain(address: &str) -> Option<&str> {
 }
 
 /// Providers at whom anybody has an address. The name before the last dot counts, whatever the top-level domain.
+const PROVIDERS: &str = "gmail googlemail hotmail outlook live msn yahoo ymail gmx web t-online freenet posteo mail \
+    email mailbox aol icloud me mac proton protonmail tutanota tuta arcor vodafone 1und1 online \
+    kabelmail magenta";
+
 fn is_freemail(domain: &str) -> bool {
-    const PROVIDERS: [&str; 30] = [
-        "gmail",
-        "googlemail",
-        "hotmail",
-        "outlook",
-        "live",
-        "msn",
-        "yahoo",
-        "ymail",
-        "gmx",
-        "web",
-        "t-online",
-        "freenet",
-        "posteo",
-        "mail",
-        "email",
-        "mailbox",
-        "aol",
-        "icloud",
-        "me",
-        "mac",
-        "proton",
-        "protonmail",
-        "tutanota",
-        "tuta",
-        "arcor",
-        "vodafone",
-        "1und1",
-        "online",
-        "kabelmail",
-        "magenta",
-    ];
     let host = domain.rsplit_once('.').map_or(domain, |(host, _)| host);
-    PROVIDERS.contains(&host) || PROVIDERS.contains(&host.strip_suffix(".co").unwrap_or(host))
+    let host = host.strip_suffix(".co").unwrap_or(host);
+    PROVIDERS.split(' ').any(|provider| provider == host)
 }
 
-/// Words longer than three letters that tell one firm from another: legal forms, trades and titles prove nothing.
+/// Legal forms, trades and titles: alone they prove nothing.
+const COMMON: &str = "gmbh mbh ohg limited gesellschaft aktiengesellschaft genossenschaft verein stiftung gruppe \
+    holding group company deutschland deutsche deutscher deutsches germany bank sparkasse \
+    volksbank raiffeisenbank inkasso incasso collection collections forderungsmanagement \
+    forderungen forderung forderungskauf versicherung versicherungen versand handel vertrieb \
+    service services dienst dienste kundenservice rechtsanwalt rechtsanwälte rechtsanwaelte \
+    rechtsanwältin anwalt anwälte kanzlei kollegen partner partnerschaft stadt gemeinde \
+    landkreis kreis finanz finance telekom mobilfunk energie credit kredit info";
+
+/// Words longer than three letters that tell one firm from another.
 fn significant_words(name: &str) -> BTreeSet<String> {
-    const COMMON: [&str; 62] = [
-        "gmbh",
-        "mbh",
-        "ohg",
-        "limited",
-        "gesellschaft",
-        "aktiengesellschaft",
-        "genossenschaft",
-        "verein",
-        "stiftung",
-        "gruppe",
-        "holding",
-        "group",
-        "company",
-        "deutschland",
-        "deutsche",
-        "deutscher",
-        "deutsches",
-        "germany",
-        "bank",
-        "sparkasse",
-        "volksbank",
-        "raiffeisenbank",
-        "inkasso",
-        "incasso",
-        "collection",
-        "collections",
-        "forderungsmanagement",
-        "forderungen",
-        "forderung",
-        "forderungskauf",
-        "versicherung",
-        "versicherungen",
-        "versand",
-        "handel",
-        "vertrieb",
-        "service",
-        "services",
-        "dienst",
-        "dienste",
-        "kundenservice",
-        "rechtsanwalt",
-        "rechtsanwälte",
-        "rechtsanwaelte",
-        "rechtsanwältin",
-        "anwalt",
-        "anwälte",
-        "kanzlei",
-        "kollegen",
-        "partner",
-        "partnerschaft",
-        "stadt",
-        "gemeinde",
-        "landkreis",
-        "kreis",
-        "finanz",
-        "finance",
-        "telekom",
-        "mobilfunk",
-        "energie",
-        "credit",
-        "kredit",
-        "info",
-    ];
     fold(name)
         .split(|character: char| !character.is_alphanumeric())
-        .filter(|word| word.chars().count() > 3 && !COMMON.contains(word))
+        .filter(|word| word.chars().count() > 3 && !COMMON.split(' ').any(|common| common == *word))
         .map(str::to_owned)
         .collect()
 }

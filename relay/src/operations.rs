@@ -10,7 +10,7 @@ use crate::{
     write_guard::WriteGuard,
 };
 use deadpool_postgres::Pool;
-use shared::message::Operation;
+use shared::{message::Operation, postgres::pool_reason};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -86,6 +86,12 @@ pub async fn apply(
         Operation::EmailExtraction => email_extraction::apply(context, claims, deadline).await,
         Operation::CreditorDebtUpdate => creditor_debt_update::apply(context, claims, deadline).await,
     }
+}
+
+/// A connection for a look during the apply. Postgres that is away says nothing about the message.
+async fn connection(context: &Context) -> Result<deadpool_postgres::Client, Failure> {
+    let failure = |error| Failure::new(FailureClass::SinkDown, format!("Postgres: {}", pool_reason(&error)));
+    context.pool.get().await.map_err(failure)
 }
 
 fn done(claim: Claim, outcome: Outcome, stamp: i64) -> Finished {

@@ -197,7 +197,7 @@ impl TransitionRow {
 /// The first row of a claim made a moment ago: what lies below it is finished, deferred, held by somebody, or was not committed
 /// yet. The moment covers transactions that commit out of the order of their ids; rows that come back (a crashed worker's) or
 /// commit still later are found by a walk from 0 every few seconds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LowWaterMark {
     mark: MessageId,
     candidate: Option<(MessageId, Instant)>,
@@ -208,12 +208,6 @@ pub struct LowWaterMark {
 const MARK_AGE: Duration = Duration::from_millis(200);
 /// How long a row below the mark may wait.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-impl Default for LowWaterMark {
-    fn default() -> LowWaterMark {
-        LowWaterMark { mark: 0, candidate: None, swept: None }
-    }
-}
 
 impl LowWaterMark {
     fn start_of_walk(&mut self, now: Instant) -> MessageId {

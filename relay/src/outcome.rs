@@ -180,12 +180,10 @@ mod tests {
 
     #[test]
     fn counted_failures_back_off_and_die_after_the_last() {
-        let delay = |retry_count| match after(
-            FailureClass::Transient,
-            Past { retry_count, max_retries: 50, ..FRESH },
-        ) {
-            Transition::Retry(delay, _) => delay.as_secs(),
-            other => panic!("{other:?}"),
+        let delay = |retry_count| {
+            let past = Past { retry_count, max_retries: 50, ..FRESH };
+            let Transition::Retry(delay, _) = after(FailureClass::Transient, past) else { panic!("a retry") };
+            delay.as_secs()
         };
         assert_eq!([delay(0), delay(1), delay(4), delay(40)], [1, 2, 16, 900]);
         assert!(matches!(
@@ -198,9 +196,11 @@ mod tests {
     #[test]
     fn a_missing_client_is_looked_for_ever_more_rarely_for_seven_days() {
         let hours = |hours: u64| Past { missing_for: Some(Duration::from_secs(hours * 3600)), ..FRESH };
-        let pause = |past| match after(FailureClass::TargetMissing, past) {
-            Transition::Parked(delay, _) => delay.as_secs(),
-            other => panic!("{other:?}"),
+        let pause = |past| {
+            let Transition::Parked(pause, _) = after(FailureClass::TargetMissing, past) else {
+                panic!("parked")
+            };
+            pause.as_secs()
         };
         assert_eq!([pause(FRESH), pause(hours(2)), pause(hours(100))], [60, 7200, 21_600]);
         assert!(matches!(after(FailureClass::TargetMissing, hours(168)), Transition::Dead(_)));

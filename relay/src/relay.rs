@@ -139,9 +139,7 @@ async fn check_needs(context: Context, readiness: Readiness, shutdown: Cancellat
 /// # Errors
 /// What is missing and what to do.
 pub async fn check_postgres(context: &Context) -> Result<(), String> {
-    let connection = context.pool.get().await.map_err(|error| match error {
-        deadpool_postgres::PoolError::Backend(error) => format!("Postgres: {}", postgres::reason(&error)),
-        other => format!("Postgres: {other}"),
-    })?;
+    let connection = context.pool.get().await;
+    let connection = connection.map_err(|error| format!("Postgres: {}", postgres::pool_reason(&error)))?;
     postgres::check_schema(&connection).await
 }

@@ -40,8 +40,7 @@ impl WriteGuard {
         if amount.to_decimal() > Decimal::from(LARGEST) {
             return Err(format!("the amount is over {LARGEST} EUR"));
         }
-        // Written so that NaN is held too.
-        if confidence.is_some_and(|confidence| !(confidence >= LEAST_CONFIDENCE)) {
+        if confidence.is_some_and(|confidence| confidence.is_nan() || confidence < LEAST_CONFIDENCE) {
             return Err(format!("the extraction's confidence is below {LEAST_CONFIDENCE}"));
         }
         match stored {

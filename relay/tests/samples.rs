@@ -1,5 +1,11 @@
 //! The rules extractor on the sample mails, against what a careful clerk would enter.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
 use relay::{
     extraction::{ExtractedEntities, Mail, rules},
     mail_text,

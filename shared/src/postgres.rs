@@ -3,7 +3,7 @@
 //! Owns no table. Sets nothing on a session: behind a PgBouncer in transaction mode a session is not ours, so settings belong to
 //! the role or inside the transaction.
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use std::time::Duration;
 use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::SqlState};
 
@@ -150,4 +150,10 @@ pub fn reason(error: &tokio_postgres::Error) -> String {
         Some(cause) => cause.to_string(),
         None => error.to_string(),
     }
+}
+
+/// Why the pool gave no connection.
+#[must_use]
+pub fn pool_reason(error: &PoolError) -> String {
+    if let PoolError::Backend(error) = error { reason(error) } else { error.to_string() }
 }

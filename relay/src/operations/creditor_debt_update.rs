@@ -4,93 +4,24 @@
 //! its entry, or the outcome is unknown, the next round looks again: its own stamp in the entry means applied, a higher one
 //! superseded, anything else is planned anew. So there is one code path for first try, lost race, moved entry and lost reply.
 
+mod plan;
+
 use super::{Context, done, failed, undecodable};
 use crate::{
-    client::{Client, Entry},
-    ledger::{self, Decision, LedgerMark, LedgerRow},
-    matching::{self, ClientKeys, Match},
+    ledger::{self, Decision, LedgerRow},
+    matching,
     mongo::{EntryUpdate, Found},
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
 };
+use plan::{Marks, Open, Step, Target, Verdict, locate, plan, settle};
 use serde::Deserialize;
-use serde_json::json;
-use shared::{
-    message::{CreditorDebtUpdate, MessageId, Origin},
-    money::Amount,
-};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use shared::message::{CreditorDebtUpdate, MessageId, Origin};
+use std::collections::{HashMap, HashSet};
 use tokio::time::{Instant, timeout_at};
 
 /// Rounds of one attempt: the first, one after a lost race or an unknown outcome, one more for an entry that moved again.
 const ROUNDS: usize = 3;
-
-/// A claimed message with its decoded payload.
-struct Open {
-    claim: Claim,
-    update: CreditorDebtUpdate,
-    keys: ClientKeys,
-    /// Sent in an earlier round: its stamp in the entry is this attempt's doing.
-    sent: bool,
-}
-
-/// Where a message belongs and what its entry holds.
-struct Target<'a> {
-    found: &'a Found,
-    entry: &'a Entry,
-    confidence: f64,
-}
-
-/// How a message ended, before it is put into words for the finish.
-struct Verdict {
-    outcome: Outcome,
-    reason: String,
-    old_amount: Option<Amount>,
-    confidence: Option<f64>,
-    candidates: Vec<serde_json::Value>,
-    ledger: Option<(String, String, Option<String>)>,
-}
-
-impl Verdict {
-    fn held(reason: impl Into<String>, candidates: &[&Client]) -> Verdict {
-        Verdict {
-            outcome: Outcome::HeldForReview,
-            reason: reason.into(),
-            old_amount: None,
-            confidence: None,
-            candidates: candidates.iter().take(5).map(|client| candidate(client)).collect(),
-            ledger: None,
-        }
-    }
-
-    fn at(target: &Target<'_>, outcome: Outcome, reason: impl Into<String>) -> Verdict {
-        let Target { found, entry, confidence } = target;
-        let carried = matches!(outcome, Outcome::Applied | Outcome::Already);
-        let client = &found.client;
-        Verdict {
-            outcome,
-            reason: reason.into(),
-            old_amount: entry.stored.known(),
-            confidence: Some(*confidence),
-            candidates: vec![json!({ "client_id": client.client_id, "entry_key": entry.entry_key })],
-            ledger: carried
-                .then(|| (client.client_id.clone(), entry.entry_key.clone(), client.aktenzeichen.clone())),
-        }
-    }
-}
-
-/// What a round decided about one message.
-enum Step {
-    Ended(Verdict),
-    Failed(Failure),
-    /// Write it; the older messages of the same entry end as superseded once it is acknowledged.
-    Write {
-        amount: Amount,
-        older: Vec<MessageId>,
-    },
-    /// Waits for the newer one of its entry.
-    Coalesced,
-}
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
@@ -153,10 +84,10 @@ async fn round(
     open: &mut [Open],
 ) -> Result<Vec<(MessageId, Result<Verdict, Failure>)>, Failure> {
     let documents = find(context, open).await?;
-    let targets: Vec<Result<Target<'_>, Step>> =
+    let targets: Vec<Result<Target<'_>, Box<Step>>> =
         open.iter().map(|message| locate(&documents, message)).collect();
     let marks = ledger_marks(context, &targets).await?;
-    let mut steps = plan(context, open, targets, &marks);
+    let mut steps = plan(context.guard, open, targets, &marks);
 
     let mut writes = Vec::new();
     for (message, (target, step)) in open.iter().zip(&steps) {
@@ -200,34 +131,11 @@ async fn find(context: &Context, open: &[Open]) -> Result<Vec<Found>, Failure> {
     Ok(documents)
 }
 
-/// Which entry a message means, or why none.
-fn locate<'a>(documents: &'a [Found], message: &Open) -> Result<Target<'a>, Step> {
-    let clients = message.keys.select(documents.iter().map(|found| &found.client));
-    if message.update.new_debt_amount.is_none() {
-        // Nothing to write: a person reads the mail now, whether or not the client is there already.
-        return Err(Step::Ended(Verdict::held("the mail states no amount", &clients)));
-    }
-    if message.keys.is_empty() && clients.is_empty() {
-        return Err(Step::Ended(Verdict::held("the mail names neither a case number nor a client", &[])));
-    }
-    match matching::find_entry(&clients, &message.update) {
-        Match::Entry(client, entry, confidence) => {
-            let found = documents.iter().find(|found| found.client.client_id == client.client_id);
-            found.map(|found| Target { found, entry, confidence }).ok_or(Step::Coalesced)
-        }
-        Match::ClientMissing => Err(Step::Failed(Failure::new(
-            FailureClass::TargetMissing,
-            "no client of this number or name is in MongoDB",
-        ))),
-        Match::Unclear(reason) => Err(Step::Ended(Verdict::held(reason, &clients))),
-    }
-}
-
 /// What the ledger knows of the entries whose own mark is missing: new ones, and those that the portal has rewritten.
 async fn ledger_marks(
     context: &Context,
-    targets: &[Result<Target<'_>, Step>],
-) -> Result<HashMap<(String, String), LedgerMark>, Failure> {
+    targets: &[Result<Target<'_>, Box<Step>>],
+) -> Result<Marks, Failure> {
     let unmarked = targets.iter().flatten().filter(|target| target.entry.fence.is_none());
     let keys: HashSet<(&str, &str)> = unmarked
         .map(|target| (target.found.client.client_id.as_str(), target.entry.entry_key.as_str()))
@@ -235,98 +143,10 @@ async fn ledger_marks(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let unavailable = |error| Failure::new(FailureClass::SinkDown, format!("Postgres: {error}"));
-    let connection = context.pool.get().await.map_err(unavailable)?;
+    let connection = super::connection(context).await?;
     ledger::marks(&connection, &keys.into_iter().collect::<Vec<_>>())
         .await
         .map_err(|error| ledger::unreadable(&error))
-}
-
-/// Decides every message: stale ones end (before the guard: a superseded mail never bothers a person), the others of one entry go
-/// through the guard in the order of their stamps as if they were written one after the other, and the last that passes is written.
-fn plan<'a>(
-    context: &Context,
-    open: &[Open],
-    targets: Vec<Result<Target<'a>, Step>>,
-    marks: &HashMap<(String, String), LedgerMark>,
-) -> Vec<(Option<Target<'a>>, Step)> {
-    let mut steps: Vec<(Option<Target<'a>>, Step)> = Vec::new();
-    let mut groups: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
-    for (index, (message, target)) in open.iter().zip(targets).enumerate() {
-        steps.push(match target {
-            Err(step) => (None, step),
-            Ok(target) => match stale(message, &target, marks) {
-                Some(verdict) => (Some(target), Step::Ended(verdict)),
-                None => {
-                    let key = (target.found.client.client_id.clone(), target.entry.entry_key.clone());
-                    groups.entry(key).or_default().push(index);
-                    (Some(target), Step::Coalesced)
-                }
-            },
-        });
-    }
-    for mut group in groups.into_values() {
-        group.sort_by_key(|index| open.get(*index).map(|message| message.update.stamp));
-        guard_in_order(context, open, &mut steps, &group);
-    }
-    steps
-}
-
-/// The verdict on a message that the entry, or the ledger where the entry's mark is missing, is already past; None = it may pass.
-fn stale(
-    message: &Open,
-    target: &Target<'_>,
-    marks: &HashMap<(String, String), LedgerMark>,
-) -> Option<Verdict> {
-    let update = &message.update;
-    let key = || (target.found.client.client_id.clone(), target.entry.entry_key.clone());
-    let (stamp, email_id, amount) = match target.entry.fence {
-        Some(fence) => (fence.stamp, fence.email_id, target.entry.stored.known()),
-        None => marks.get(&key()).map(|mark| (mark.stamp, mark.email_id, mark.amount))?,
-    };
-    if update.stamp < stamp {
-        return Some(Verdict::at(target, Outcome::Superseded, "something newer is stored"));
-    }
-    if update.stamp > stamp {
-        return None;
-    }
-    if email_id == update.email_id && amount == update.new_debt_amount {
-        let outcome = if message.sent { Outcome::Applied } else { Outcome::Already };
-        let reason = if message.sent { "written" } else { "this update is stored already" };
-        return Some(Verdict::at(target, outcome, reason));
-    }
-    Some(Verdict::at(target, Outcome::HeldForReview, "another amount of the same stamp is stored"))
-}
-
-fn guard_in_order(
-    context: &Context,
-    open: &[Open],
-    steps: &mut [(Option<Target<'_>>, Step)],
-    group: &[usize],
-) {
-    let mut passed: Vec<(usize, MessageId, Amount)> = Vec::new();
-    let mut effective = None;
-    for &index in group {
-        let (Some(message), Some((Some(target), step))) = (open.get(index), steps.get_mut(index)) else {
-            continue;
-        };
-        let stored = effective.unwrap_or(target.entry.stored);
-        let update = &message.update;
-        // A decision and a repair have been thought about already.
-        let decided = update.decided_by.is_some() || update.origin == Origin::Repair;
-        match context.guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided) {
-            Ok(amount) => {
-                effective = Some(crate::client::StoredAmount::Known(amount));
-                passed.push((index, message.claim.id, amount));
-            }
-            Err(reason) => *step = Step::Ended(Verdict::at(target, Outcome::HeldForReview, reason)),
-        }
-    }
-    if let Some((newest, _, amount)) = passed.pop()
-        && let Some((_, step)) = steps.get_mut(newest)
-    {
-        *step = Step::Write { amount, older: passed.into_iter().map(|(_, id, _)| id).collect() };
-    }
 }
 
 /// Sends one command; where the server refuses it as a whole, halves it until the culprit is alone. The result names each message
@@ -367,40 +187,6 @@ async fn write(
     Ok(results)
 }
 
-/// Puts plan and results together: a written message ends, and with it the older ones of its entry.
-fn settle(
-    steps: &mut Vec<(Option<Target<'_>>, Step)>,
-    open: &[Open],
-    mut results: HashMap<MessageId, Result<(), Failure>>,
-) -> Vec<(MessageId, Result<Verdict, Failure>)> {
-    let mut ended = Vec::new();
-    let mut superseded = HashSet::new();
-    let ids: Vec<MessageId> = open.iter().map(|message| message.claim.id).collect();
-    let mut waiting = Vec::new();
-    for (id, (target, step)) in ids.into_iter().zip(std::mem::take(steps)) {
-        match step {
-            Step::Ended(verdict) => ended.push((id, Ok(verdict))),
-            Step::Failed(failure) => ended.push((id, Err(failure))),
-            Step::Coalesced => waiting.extend(target.map(|target| (id, target))),
-            Step::Write { older, .. } => match (results.remove(&id), target) {
-                (Some(Ok(())), Some(target)) => {
-                    superseded.extend(older);
-                    ended.push((id, Ok(Verdict::at(&target, Outcome::Applied, "written"))));
-                }
-                (Some(Err(failure)), _) => ended.push((id, Err(failure))),
-                (Some(Ok(())) | None, _) => {}
-            },
-        }
-    }
-    for (id, target) in waiting {
-        if superseded.contains(&id) {
-            let reason = "a newer mail was written in the same batch";
-            ended.push((id, Ok(Verdict::at(&target, Outcome::Superseded, reason))));
-        }
-    }
-    ended
-}
-
 /// Words for the finish: the row, its mail, the ledger, the decision.
 fn conclude(message: Open, verdict: Verdict) -> Finished {
     let Open { claim, update, .. } = message;
@@ -427,10 +213,4 @@ fn conclude(message: Open, verdict: Verdict) -> Finished {
         actor: update.decided_by.unwrap_or_else(|| "relay".into()),
     });
     finished
-}
-
-/// Keys only: names and amounts stay in MongoDB, where a person looks them up.
-fn candidate(client: &Client) -> serde_json::Value {
-    let keys: Vec<&str> = client.entries.iter().take(20).map(|entry| entry.entry_key.as_str()).collect();
-    json!({ "client_id": client.client_id, "entry_keys": keys })
 }

@@ -59,8 +59,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
 }
 
 async fn read_mails(context: &Context, ids: &[i64]) -> Result<HashMap<i64, StoredMail>, Failure> {
-    let unavailable = |error| Failure::new(FailureClass::SinkDown, format!("Postgres: {error}"));
-    let connection = context.pool.get().await.map_err(unavailable)?;
+    let connection = super::connection(context).await?;
     ledger::mails(&connection, ids).await.map_err(|error| ledger::unreadable(&error))
 }
 

@@ -62,7 +62,7 @@ static ABBREVIATION: LazyLock<Regex> = LazyLock::new(|| {
 pub(super) fn sentences(unit: &Unit) -> Vec<Range<usize>> {
     let text = &unit.text;
     if unit.row {
-        return vec![0..text.len()];
+        return std::iter::once(0..text.len()).collect();
     }
     let mut sentences = Vec::new();
     let mut start = 0;

@@ -1,0 +1,60 @@
+//! What an error of the driver or the server says: about the server, about the message, or about neither.
+
+use crate::outcome::{Failure, FailureClass};
+use mongodb::{
+    bson::Document,
+    error::{Error, ErrorKind},
+};
+
+/// Sorts a driver's error by what it says about the server and the message.
+pub(super) fn classify(error: &Error) -> Failure {
+    let kind = error.kind.as_ref();
+    if let ErrorKind::Command(command) = kind {
+        // Not its message: that may repeat values of the document.
+        let text = format!("MongoDB error {} {}", command.code, command.code_name);
+        return Failure::new(class_of_code(command.code), text);
+    }
+    let (class, what) = if matches!(kind, ErrorKind::Authentication { .. }) {
+        (FailureClass::SinkMisconfigured, "login refused")
+    } else if matches!(kind, ErrorKind::InvalidTlsConfig { .. } | ErrorKind::IncompatibleServer { .. }) {
+        (FailureClass::SinkMisconfigured, "cannot talk to this server")
+    } else if matches!(kind, ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. }) {
+        (FailureClass::SinkDown, "no primary found")
+    } else if matches!(kind, ErrorKind::ConnectionPoolCleared { .. }) {
+        (FailureClass::SinkDown, "connection lost")
+    } else if matches!(kind, ErrorKind::Io(_)) {
+        // A connection that breaks leaves open whether the server had the command.
+        (FailureClass::UnknownOutcome, "network")
+    } else {
+        (FailureClass::Permanent, "the driver refused")
+    };
+    Failure::new(class, format!("{what}: {}", text_of(error)))
+}
+
+/// The server's codes by class; an unlisted one may pass by itself and is counted.
+pub(super) fn class_of_code(code: i32) -> FailureClass {
+    match code {
+        6 | 7 | 89 | 91 | 189 | 262 | 9001 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 | 10_058 => {
+            FailureClass::SinkDown
+        }
+        13 | 18 | 79 | 100 | 8000 | 14_031 => FailureClass::SinkMisconfigured,
+        50 | 64 | 11_601 => FailureClass::UnknownOutcome,
+        9 | 14 | 15 | 22 | 40 | 52 | 57 | 66 | 121 | 10_334 | 11_000 | 17_419 => FailureClass::Permanent,
+        // Among the others 2 and 28 on an entry that was there: the list has moved under us, and 112: a rival wrote first.
+        _ => FailureClass::Transient,
+    }
+}
+
+pub(super) fn code_of(error: &Document) -> i32 {
+    error.get_i32("code").unwrap_or(0)
+}
+
+/// Code and name only: a server's message may repeat values of the document.
+pub(super) fn server_text(error: &Document) -> String {
+    format!("MongoDB error {} {}", code_of(error), error.get_str("codeName").unwrap_or_default())
+}
+
+/// The driver's own text, cut before what could hold a server description of several lines.
+pub(super) fn text_of(error: &Error) -> String {
+    error.kind.to_string().chars().take(200).collect()
+}
