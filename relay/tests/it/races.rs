@@ -103,6 +103,52 @@ async fn a_newer_update_that_another_relay_writes_meanwhile_wins() {
 }
 
 #[tokio::test]
+async fn a_newer_update_that_only_confirms_the_stored_amount_wins_too() {
+    let world = World::new().await;
+    let mut entry = turmhaus("b");
+    entry.insert("current_debt_amount", 1500.0);
+    world.client(vec![entry]).await;
+    let older = world.commit(Update::of("1600", "2026-01-01T00:00:00Z")).await;
+    let (context, wire) = world.context_over_wire().await;
+    let point = wire.hold_at(UPDATE_COMMAND);
+    let slow = world.try_once(&context);
+    let fast = async {
+        let go_on = point.reached().await;
+        // The amount stays as the slow relay has read it: only the stamp tells.
+        world.commit(Update::of("1500", "2026-01-02T00:00:00Z")).await;
+        assert_eq!(world.once().await.applied, 1);
+        go_on.send(()).unwrap();
+    };
+    let ((summary, _), ()) = tokio::join!(slow, fast);
+    assert_eq!(summary.superseded, 1);
+    assert_eq!(world.state(older).await, "done/superseded/0");
+    assert_eq!(world.amount("b").await, Some(1500.0));
+}
+
+#[tokio::test]
+async fn a_finish_that_comes_late_never_takes_the_ledger_back() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let older = world.commit(Update::of("2000", "2026-01-01T00:00:00Z")).await;
+    let wire = testkit::Wire::before(&world.database.url).await;
+    let mut config = world.config(&world.mongo.url);
+    config.database_url = wire.instead(&world.database.url).parse().unwrap();
+    let context = relay::relay::context(&config).await.unwrap();
+    let point = wire.hold_at(b"with fenced as");
+    let slow = world.try_once(&context);
+    let fast = async {
+        let go_on = point.reached().await; // the older amount is in MongoDB, its finish is on its way
+        world.commit(Update::of("3000", "2026-01-02T00:00:00Z")).await;
+        assert_eq!(world.once().await.applied, 1);
+        go_on.send(()).unwrap();
+    };
+    let ((summary, _), ()) = tokio::join!(slow, fast);
+    assert_eq!(summary.applied, 1);
+    assert_eq!(world.state(older).await, "done/applied/0");
+    assert_eq!(world.row("select amount::text from creditor_debts").await.get::<_, &str>(0), "3000.00");
+}
+
+#[tokio::test]
 async fn an_entry_that_is_gone_when_we_write_ends_as_a_case_for_a_person() {
     let world = World::new().await;
     world.client(vec![turmhaus("b"), seeblick("a")]).await;
