@@ -9,6 +9,7 @@ use crate::{
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use deadpool_postgres::Client as Connection;
+use serde_json::json;
 use shared::{
     message::EmailId,
     money::Amount,
@@ -25,6 +26,9 @@ use std::{process::ExitCode, time::Duration};
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// One JSON value on standard output instead of words
+    #[arg(long, global = true)]
+    json: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -50,9 +54,6 @@ enum Command {
 enum Review {
     /// The mails that are held, the oldest first
     List {
-        /// One JSON array instead of a table
-        #[arg(long)]
-        json: bool,
         /// At most this many
         #[arg(long, default_value_t = 100)]
         limit: u32,
@@ -67,9 +68,6 @@ enum Review {
         /// The right amount, such as 1234.56
         #[arg(long)]
         amount: Option<Amount>,
-        /// One JSON object instead of a sentence
-        #[arg(long)]
-        json: bool,
     },
 }
 
@@ -79,18 +77,19 @@ pub async fn main(cli: Cli) -> ExitCode {
     let result = match &cli.command {
         Command::CheckConfig => match checked(&cli.settings).await {
             Ok(_) => {
-                println!("the configuration is usable");
+                let words = if cli.json { r#"{"ok":true}"# } else { "ok" };
+                println!("{words}");
                 Ok(ExitCode::SUCCESS)
             }
             Err(problems) => return bad_configuration(&problems),
         },
         Command::Run { once } => match checked(&cli.settings).await {
-            Ok((config, context)) if *once => run_once(config, context).await,
+            Ok((_, context)) if *once => run_once(context).await,
             Ok((config, context)) => run(config, context).await,
             Err(problems) => return bad_configuration(&problems),
         },
         Command::Migrate | Command::Review(_) => match cli.settings.database() {
-            Ok(url) => on_database(&cli.command, &url).await,
+            Ok(url) => on_database(&cli.command, cli.json, &url).await,
             Err(problems) => return bad_configuration(&problems),
         },
     };
@@ -120,7 +119,7 @@ async fn run(config: Config, context: crate::operations::Context) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_once(_: Config, context: crate::operations::Context) -> anyhow::Result<ExitCode> {
+async fn run_once(context: crate::operations::Context) -> anyhow::Result<ExitCode> {
     let shutdown = process::shutdown_on_signal().context("cannot listen for signals")?;
     relay::check_postgres(&context).await.map_err(anyhow::Error::msg)?;
     let (summary, end) = relay::run_once(&context, &shutdown).await;
@@ -129,35 +128,24 @@ async fn run_once(_: Config, context: crate::operations::Context) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-async fn on_database(command: &Command, url: &Secret) -> anyhow::Result<ExitCode> {
+async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Migrate => {
-            let applied = postgres::migrate(url.expose()).await?;
-            for name in &applied {
-                println!("applied {name}");
-            }
-            println!("the schema is at version {}", postgres::schema_of_this_build());
-        }
-        Command::Review(Review::List { json, limit }) => {
+        Command::Migrate => migrate(json, url).await?,
+        Command::Review(Review::List { limit }) => {
             let held = operator::held(&connection(url).await?, i64::from(*limit)).await?;
-            if *json {
+            if json {
                 println!("{}", serde_json::to_string(&held)?);
             } else {
-                println!("{:>8}  {:>15}  {:>15}  reason", "email", "stored", "mail says");
-                for mail in held {
-                    let text = |amount: Option<String>| amount.unwrap_or_else(|| "-".into());
-                    let (old, new) = (text(mail.old_amount), text(mail.new_amount));
-                    println!("{:>8}  {old:>15}  {new:>15}  {}", mail.email_id, mail.reason);
-                }
+                print_held(held);
             }
         }
-        Command::Review(Review::Accept { email_id, by, amount, json }) => {
+        Command::Review(Review::Accept { email_id, by, amount }) => {
             if by.trim().is_empty() || by.len() > 100 {
                 bail!("--by must name who decides, in at most 100 characters");
             }
             let message_id = operator::accept(&connection(url).await?, *email_id, *amount, by).await?;
-            if *json {
-                println!("{}", serde_json::json!({ "email_id": email_id, "message_id": message_id }));
+            if json {
+                println!("{}", json!({ "email_id": email_id, "message_id": message_id }));
             } else {
                 println!("email {email_id}: accepted by {by}, message {message_id} will write it");
             }
@@ -165,6 +153,29 @@ async fn on_database(command: &Command, url: &Secret) -> anyhow::Result<ExitCode
         Command::Run { .. } | Command::CheckConfig => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(json: bool, url: &Secret) -> anyhow::Result<()> {
+    let applied = postgres::migrate(url.expose()).await?;
+    let schema = postgres::schema_of_this_build();
+    if json {
+        println!("{}", json!({ "applied": applied, "schema": schema }));
+        return Ok(());
+    }
+    for name in &applied {
+        println!("applied {name}");
+    }
+    println!("the schema is at version {schema}");
+    Ok(())
+}
+
+fn print_held(held: Vec<operator::Held>) {
+    println!("{:>8}  {:>15}  {:>15}  reason", "email", "stored", "mail says");
+    for mail in held {
+        let text = |amount: Option<String>| amount.unwrap_or_else(|| "-".into());
+        let (old, new) = (text(mail.old_amount), text(mail.new_amount));
+        println!("{:>8}  {old:>15}  {new:>15}  {}", mail.email_id, mail.reason);
+    }
 }
 
 async fn connection(url: &Secret) -> anyhow::Result<Connection> {

@@ -5,6 +5,12 @@ use clap::Args;
 use shared::process::{LogFormat, Secret, secret};
 use std::{net::SocketAddr, path::PathBuf};
 
+const ADMIN_LISTEN: &str = "127.0.0.1:9465";
+const EXTRACTOR: &str = "rules";
+const HOLD_LOWER_AMOUNTS: &str = "true";
+const POOL_SIZE: &str = "6";
+const LOG_FORMAT: &str = "text";
+
 /// As given on the command line and in the environment. An empty variable counts as not set.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -30,20 +36,20 @@ pub struct Settings {
     #[arg(long, env = "MONGODB_DATABASE", global = true)]
     mongodb_database: Option<String>,
     /// Where /livez, /readyz and /metrics are served; port 0 = any free one
-    #[arg(long, env = "RELAY_ADMIN_LISTEN", default_value = "127.0.0.1:9465", global = true)]
+    #[arg(long, env = "RELAY_ADMIN_LISTEN", default_value = ADMIN_LISTEN, global = true)]
     admin_listen: String,
     /// What reads the mails: rules (needs no network)
-    #[arg(long, env = "EXTRACTOR", default_value = "rules", global = true)]
+    #[arg(long, env = "EXTRACTOR", default_value = EXTRACTOR, global = true)]
     extractor: String,
     /// Hold an amount that is lower than the stored one for a person: true or false
-    #[arg(long, env = "RELAY_HOLD_LOWER_AMOUNTS", default_value = "true", global = true)]
+    #[arg(long, env = "RELAY_HOLD_LOWER_AMOUNTS", default_value = HOLD_LOWER_AMOUNTS, global = true)]
     hold_lower_amounts: String,
     /// Postgres connections, at most; beside them one listens [3 to 100]
-    #[arg(long, env = "RELAY_POOL_SIZE", default_value = "6", global = true)]
+    #[arg(long, env = "RELAY_POOL_SIZE", default_value = POOL_SIZE, global = true)]
     pool_size: String,
     /// How log lines look: json or text
-    #[arg(long, env = "LOG_FORMAT", default_value = "text", global = true)]
-    pub log_format: String,
+    #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
+    log_format: String,
 }
 
 /// What the relay works with, checked.
@@ -69,7 +75,7 @@ impl Settings {
     /// The format of the log; a wrong one is reported by [`Settings::check`] and logs as text until then.
     #[must_use]
     pub fn log_format(&self) -> LogFormat {
-        self.log_format.parse().unwrap_or(LogFormat::Text)
+        given(&self.log_format, LOG_FORMAT).parse().unwrap_or(LogFormat::Text)
     }
 
     /// Postgres alone, for the commands that need nothing else.
@@ -109,22 +115,23 @@ impl Settings {
                     .into(),
             );
         }
-        let admin_listen: Option<SocketAddr> = self.admin_listen.parse().ok();
+        let admin_listen: Option<SocketAddr> = given(&self.admin_listen, ADMIN_LISTEN).parse().ok();
         if admin_listen.is_none() {
             keep("RELAY_ADMIN_LISTEN must be an address and port such as 127.0.0.1:9465".into());
         }
-        if self.extractor != "rules" {
+        if given(&self.extractor, EXTRACTOR) != EXTRACTOR {
             keep("EXTRACTOR must be rules: this build has no other extractor".into());
         }
-        let hold_lower: Option<bool> = self.hold_lower_amounts.parse().ok();
+        let hold_lower: Option<bool> = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse().ok();
         if hold_lower.is_none() {
             keep("RELAY_HOLD_LOWER_AMOUNTS must be true or false".into());
         }
-        let pool_size: Option<usize> = self.pool_size.parse().ok().filter(|size| (3..=100).contains(size));
+        let pool_size: Option<usize> =
+            given(&self.pool_size, POOL_SIZE).parse().ok().filter(|size| (3..=100).contains(size));
         if pool_size.is_none() {
             keep("RELAY_POOL_SIZE must be a number from 3 to 100".into());
         }
-        if let Err(problem) = self.log_format.parse::<LogFormat>() {
+        if let Err(problem) = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>() {
             keep(format!("LOG_FORMAT {problem}"));
         }
         match (
@@ -156,6 +163,11 @@ impl Settings {
             _ => Err(problems),
         }
     }
+}
+
+/// What was given, or the default for an empty variable: systemd and Kubernetes pass those.
+fn given<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.trim().is_empty() { default } else { text.trim() }
 }
 
 fn needed(name: &str, value: Option<&Secret>, file: Option<&PathBuf>) -> Result<Secret, String> {

@@ -10,7 +10,7 @@ use crate::{
     client::{Client, Entry, Identity},
     outcome::{Failure, FailureClass},
 };
-use document::{number, read_client, statement};
+use document::{AS_READ, number, read_client, statement};
 use failure::{class_of_code, classify, code_of, server_text, text_of};
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -46,7 +46,8 @@ pub struct Found {
     /// The plain data.
     pub client: Client,
     id: Bson,
-    amounts: HashMap<String, Option<Bson>>,
+    /// By entry key: the entry's fields of [`AS_READ`], as they were read.
+    as_read: HashMap<String, HashMap<&'static str, Bson>>,
 }
 
 /// One statement of a batch: this update into that entry as it was read.
@@ -166,11 +167,8 @@ impl Clients {
     /// Reads lead to the end of a message, so they are primary and majority.
     async fn find(&self, filter: Document, collation: Option<Collation>) -> Result<Vec<Found>, Failure> {
         let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
-        for field in Identity::default().fields().map(|(name, _)| name).into_iter().chain([
-            "id",
-            "current_debt_amount",
-            "_relay",
-        ]) {
+        let identity = Identity::default().fields().map(|(name, _)| name);
+        for field in identity.into_iter().chain(AS_READ).chain(["id", "_relay"]) {
             fields.insert(format!("{LIST}.{field}"), 1);
         }
         // The projection leaves out elements that are no documents, which would shift the positions.

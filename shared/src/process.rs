@@ -40,6 +40,7 @@ impl fmt::Debug for Secret {
 /// Both given, or the file cannot be read: the text says which variable and why.
 pub fn secret(name: &str, value: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, String> {
     let value = value.filter(|secret| !secret.expose().trim().is_empty());
+    let file = file.filter(|path| !path.as_os_str().is_empty());
     match (value, file) {
         (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set: keep one")),
         (Some(secret), None) => Ok(Some(secret.clone())),

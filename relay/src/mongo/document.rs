@@ -15,22 +15,30 @@ use shared::{
 };
 use std::{collections::HashMap, fmt::Write};
 
-/// The update of one entry, which takes effect only if the entry is as it was read: same identity, same amount, and a stamp that
-/// is a string lower than ours (or none, if none was read).
+/// Fields that every update of ours or of a rival changes: an entry is written only while they are as they were read. The date
+/// tells a newer update that confirms the amount, even after the portal has dropped the mark of that update.
+pub(super) const AS_READ: [&str; 2] = ["current_debt_amount", "response_received_at"];
+
+/// The update of one entry, which takes effect only if the entry is as it was read: same identity, same amount and date, and a
+/// stamp that is a string lower than ours (or none, if none was read).
 pub(super) fn statement(EntryUpdate { found, entry, update, amount }: &EntryUpdate<'_>) -> Document {
     let stamp = update.stamp.to_string();
     let fence = match entry.fence {
         Some(_) => doc! { "$type": "string", "$lt": &stamp },
         None => doc! { "$not": { "$type": "string" } },
     };
-    let stored = found.amounts.get(&entry.entry_key).cloned().flatten();
-    let as_read = stored.clone().map_or_else(|| doc! { "$exists": false }, |value| doc! { "$eq": value });
+    let stored = found.as_read.get(&entry.entry_key);
+    let as_read = AS_READ.map(|name| match stored.and_then(|fields| fields.get(name)) {
+        Some(value) => (name, Bson::from(doc! { "$eq": value })),
+        None => (name, Bson::from(doc! { "$exists": false })),
+    });
     let mut fields = new_fields(update, *amount);
     let previous = entry.stored.known().map_or(Bson::Null, |amount| Bson::Double(amount.to_f64()));
     fields.insert("_relay", doc! { "stamp": &stamp, "email": update.email_id, "previous": previous });
     if let Some(id) = &entry.id {
         let set = prefixed(&format!("{LIST}.$[e]"), fields);
-        let filter = doc! { "e.id": id, "e._relay.stamp": fence, "e.current_debt_amount": as_read };
+        let mut filter = doc! { "e.id": id, "e._relay.stamp": fence };
+        filter.extend(as_read.map(|(name, condition)| (format!("e.{name}"), condition)));
         return doc! { "q": { "_id": &found.id }, "u": { "$set": set }, "arrayFilters": [filter] };
     }
     let place = format!("{LIST}.{}", entry.position);
@@ -39,7 +47,7 @@ pub(super) fn statement(EntryUpdate { found, entry, update, amount }: &EntryUpda
         query.insert(format!("{place}.{name}"), doc! { "$eq": value });
     }
     query.insert(format!("{place}._relay.stamp"), fence);
-    query.insert(format!("{place}.current_debt_amount"), as_read);
+    query.extend(as_read.map(|(name, condition)| (format!("{place}.{name}"), condition)));
     doc! { "q": query, "u": { "$set": prefixed(&place, fields) } }
 }
 
@@ -78,14 +86,15 @@ pub(super) fn read_client(document: Document) -> Option<Found> {
     let positions_hold =
         number(document.get("list_length")).is_some_and(|length| usize::try_from(length) == Ok(list.len()));
     let mut entries = Vec::new();
-    let mut amounts = HashMap::new();
+    let mut as_read = HashMap::new();
     for (position, element) in list.iter().enumerate() {
         let Some(element) = element.as_document() else { continue };
         let Some(entry) = read_entry(position, element).filter(|entry| positions_hold || entry.id.is_some())
         else {
             continue;
         };
-        amounts.insert(entry.entry_key.clone(), element.get("current_debt_amount").cloned());
+        let fields = AS_READ.into_iter().filter_map(|name| Some((name, element.get(name)?.clone())));
+        as_read.insert(entry.entry_key.clone(), fields.collect());
         entries.push(entry);
     }
     // Two entries of one key cannot be told apart by a filter: neither may be written.
@@ -101,7 +110,7 @@ pub(super) fn read_client(document: Document) -> Option<Found> {
         last_name: text("lastName").unwrap_or_default(),
         entries,
     };
-    Some(Found { client, id, amounts })
+    Some(Found { client, id, as_read })
 }
 
 /// None for an entry that nothing identifies, or whose identity is of another type: equality would also match inside an array.

@@ -199,7 +199,8 @@ async fn the_database_refuses_impossible_rows() {
 async fn the_normal_path_is_two_hot_updates_of_the_message() {
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;
-    for _ in 0..200 {
+    // Three rows in three versions each fit on one page, so that nothing hangs on when old versions can be pruned.
+    for _ in 0..3 {
         world.commit(Update::default()).await;
     }
     world.once().await;
@@ -208,7 +209,7 @@ async fn the_normal_path_is_two_hot_updates_of_the_message() {
         // The relay's own connections report their counts when they end.
         world.run("select pg_stat_clear_snapshot()").await;
         world
-            .row("select n_tup_upd >= 400 from pg_stat_user_tables where relname = 'outbox_messages'")
+            .row("select n_tup_upd >= 6 from pg_stat_user_tables where relname = 'outbox_messages'")
             .await
             .get(0)
     })
@@ -216,5 +217,5 @@ async fn the_normal_path_is_two_hot_updates_of_the_message() {
     let row = world
         .row("select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relname = 'outbox_messages'")
         .await;
-    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (400, 400));
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (6, 6));
 }

@@ -104,25 +104,31 @@ async fn a_newer_update_that_another_relay_writes_meanwhile_wins() {
 
 #[tokio::test]
 async fn a_newer_update_that_only_confirms_the_stored_amount_wins_too() {
-    let world = World::new().await;
-    let mut entry = turmhaus("b");
-    entry.insert("current_debt_amount", 1500.0);
-    world.client(vec![entry]).await;
-    let older = world.commit(Update::of("1600", "2026-01-01T00:00:00Z")).await;
-    let (context, wire) = world.context_over_wire().await;
-    let point = wire.hold_at(UPDATE_COMMAND);
-    let slow = world.try_once(&context);
-    let fast = async {
-        let go_on = point.reached().await;
-        // The amount stays as the slow relay has read it: only the stamp tells.
-        world.commit(Update::of("1500", "2026-01-02T00:00:00Z")).await;
-        assert_eq!(world.once().await.applied, 1);
-        go_on.send(()).unwrap();
-    };
-    let ((summary, _), ()) = tokio::join!(slow, fast);
-    assert_eq!(summary.superseded, 1);
-    assert_eq!(world.state(older).await, "done/superseded/0");
-    assert_eq!(world.amount("b").await, Some(1500.0));
+    for mark_is_dropped in [false, true] {
+        let world = World::new().await;
+        let mut entry = turmhaus("b");
+        entry.insert("current_debt_amount", 1500.0);
+        world.client(vec![entry]).await;
+        let older = world.commit(Update::of("1600", "2026-01-01T00:00:00Z")).await;
+        let (context, wire) = world.context_over_wire().await;
+        let point = wire.hold_at(UPDATE_COMMAND);
+        let slow = world.try_once(&context);
+        let fast = async {
+            let go_on = point.reached().await;
+            // The amount stays as the slow relay has read it.
+            world.commit(Update::of("1500", "2026-01-02T00:00:00Z")).await;
+            assert_eq!(world.once().await.applied, 1);
+            if mark_is_dropped {
+                let drop_mark = doc! { "$unset": { "final_creditor_list.0._relay": "" } };
+                world.mongo.clients.update_one(doc! {}, drop_mark).await.unwrap();
+            }
+            go_on.send(()).unwrap();
+        };
+        let ((summary, _), ()) = tokio::join!(slow, fast);
+        assert_eq!(summary.superseded, 1, "mark_is_dropped {mark_is_dropped}");
+        assert_eq!(world.state(older).await, "done/superseded/0");
+        assert_eq!(world.amount("b").await, Some(1500.0));
+    }
 }
 
 #[tokio::test]
