@@ -34,6 +34,8 @@ create table outbox_messages (
         else outcome is null end),
     constraint outbox_messages_ended_is_free check ((processed_at is null and dead_at is null)
         or (claimed_until is null and claimed_by is null and not deferred)),
+    constraint outbox_messages_lease_is_counted check (claim_count >= unfinished_claims
+        and (claimed_until is null or unfinished_claims > 0)),
     constraint outbox_messages_lease_has_owner check ((claimed_until is null) = (claimed_by is null)),
     constraint outbox_messages_missing_is_dated check (error_class is distinct from 'target_missing' or first_missing_at is not null)
 ) with (

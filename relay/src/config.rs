@@ -2,7 +2,7 @@
 
 use crate::write_guard::WriteGuard;
 use clap::Args;
-use shared::process::{LogFormat, Secret, secret};
+use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{net::SocketAddr, path::PathBuf};
 
 const ADMIN_LISTEN: &str = "127.0.0.1:9465";
@@ -133,6 +133,9 @@ impl Settings {
         }
         if let Err(problem) = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>() {
             keep(format!("LOG_FORMAT {problem}"));
+        }
+        if let Err(problem) = log_filter() {
+            keep(problem);
         }
         match (
             database_url,

@@ -3,7 +3,7 @@
 use shared::{outbox::CHANNEL, postgres};
 use std::{future::poll_fn, sync::Arc, time::Duration};
 use tokio::sync::Notify;
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::AsyncMessage;
 use tokio_util::sync::CancellationToken;
 
 /// Pause before listening is tried again.
@@ -20,8 +20,8 @@ pub async fn listen(url: String, wake: Arc<Notify>, shutdown: CancellationToken)
 }
 
 async fn listen_once(url: &str, wake: &Notify) -> Result<(), String> {
-    let config = postgres::config(url, "relay-listen").map_err(|error| error.to_string())?;
-    let (client, mut connection) = config.connect(NoTls).await.map_err(|error| postgres::reason(&error))?;
+    let (client, mut connection) =
+        postgres::open(url, "relay-listen").await.map_err(|error| error.to_string())?;
     let statement = format!("listen {CHANNEL}");
     let mut listening = std::pin::pin!(client.batch_execute(&statement));
     let mut asked = false;

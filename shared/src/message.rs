@@ -186,27 +186,27 @@ pub struct CreditorDebtUpdate {
     /// The mail behind the update.
     pub email_id: EmailId,
     /// `Nachname, Vorname` or `Vorname Nachname`, as the mail has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub client_name: Option<String>,
     /// The firm's case number as the mail writes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub client_aktenzeichen: Option<String>,
     /// The sender's address.
     pub creditor_email: String,
     /// The creditor's name; without one the address stands in for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub creditor_name: Option<String>,
     /// The new total claim; None = the mail states none, which a person has to look at.
     #[serde(default)]
     pub new_debt_amount: Option<Amount>,
     /// A short summary for the portal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub response_text: Option<String>,
     /// The creditor side's own numbers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub reference_numbers: Vec<String>,
     /// 0 to 1; None passes the guard.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub extraction_confidence: Option<f64>,
     /// When the mail was received.
     pub received_at: Timestamp,

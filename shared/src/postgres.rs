@@ -5,7 +5,9 @@
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use std::time::Duration;
-use tokio_postgres::{Client, Config, NoTls, config::SslMode, error::SqlState};
+use tokio_postgres::{
+    Client, Config, Connection, NoTls, Socket, config::SslMode, error::SqlState, tls::NoTlsStream,
+};
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,6 +25,9 @@ pub enum PostgresError {
     /// Not reachable, or it refused us.
     #[error("Postgres is not reachable: {}", reason(.0))]
     Connect(#[source] tokio_postgres::Error),
+    /// The server accepts connections and then says nothing.
+    #[error("Postgres is not reachable: no answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Silent,
     /// A migration failed; everything before it stays.
     #[error("a migration failed: {0}")]
     Migration(#[from] refinery::Error),
@@ -38,6 +43,11 @@ pub fn config(url: &str, application_name: &str) -> Result<Config, PostgresError
             std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
         )
     })?;
+    if config.get_hosts().is_empty() {
+        return Err(PostgresError::Url(
+            "no host; expected postgres://user:password@host:port/database".into(),
+        ));
+    }
     if config.get_ssl_mode() == SslMode::Require {
         return Err(PostgresError::Url(
             "sslmode=require: this build speaks no TLS to Postgres, connect through a local PgBouncer or tunnel".into(),
@@ -67,13 +77,28 @@ pub fn pool(url: &str, application_name: &str, size: usize, wait: Duration) -> R
         .map_err(|error| PostgresError::Url(error.to_string()))
 }
 
-/// A connection outside the pool: for migrations and for LISTEN.
+/// A connection whose messages the caller reads: for LISTEN.
+///
+/// # Errors
+/// [`PostgresError`].
+pub async fn open(
+    url: &str,
+    application_name: &str,
+) -> Result<(Client, Connection<Socket, NoTlsStream>), PostgresError> {
+    let config = config(url, application_name)?;
+    // The driver's own timeout ends with the TCP connection: a server that accepts and says nothing would hold us for ever.
+    match tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await {
+        Ok(connected) => connected.map_err(PostgresError::Connect),
+        Err(_) => Err(PostgresError::Silent),
+    }
+}
+
+/// A connection outside the pool: for migrations and for the poke.
 ///
 /// # Errors
 /// [`PostgresError`].
 pub async fn connect(url: &str, application_name: &str) -> Result<Client, PostgresError> {
-    let (client, connection) =
-        config(url, application_name)?.connect(NoTls).await.map_err(PostgresError::Connect)?;
+    let (client, connection) = open(url, application_name).await?;
     // Ends by itself when the client is dropped or the server goes away; the next statement then reports it.
     tokio::spawn(async move {
         let _ = connection.await;

@@ -75,9 +75,20 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Sends log lines to standard error; standard output belongs to a command's result. `RUST_LOG` filters, default `info`.
+/// What `RUST_LOG` lets through; `info` where it is not set or empty.
+///
+/// # Errors
+/// It is no filter: what is wrong with it.
+pub fn log_filter() -> Result<EnvFilter, String> {
+    let text = std::env::var("RUST_LOG").unwrap_or_default();
+    let text = if text.trim().is_empty() { "info" } else { text.trim() };
+    EnvFilter::try_new(text).map_err(|error| format!("RUST_LOG: {error}"))
+}
+
+/// Sends log lines to standard error; standard output belongs to a command's result. A filter that is none lets `info` through:
+/// the check of the configuration reports it.
 pub fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = log_filter().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     // A second call, in a test process, changes nothing.
     let _ = match format {

@@ -67,6 +67,7 @@ async fn bad_configuration_exits_64_with_all_problems_at_once() {
         .env("RELAY_POOL_SIZE", "many")
         .env("EXTRACTOR", "oracle")
         .env("LOG_FORMAT", "xml")
+        .env("RUST_LOG", "a=b=c")
         .output();
     let (code, _, stderr) = text(&output.await.unwrap());
     assert_eq!(code, Some(64));
@@ -78,6 +79,8 @@ async fn bad_configuration_exits_64_with_all_problems_at_once() {
         "RELAY_POOL_SIZE",
         "EXTRACTOR",
         "LOG_FORMAT",
+        "RUST_LOG",
+        "RUST_LOG",
     ] {
         assert!(stderr.contains(name), "{name}: {stderr}");
     }
