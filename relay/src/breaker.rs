@@ -11,17 +11,11 @@ const FIRST_PROBE: Duration = Duration::from_millis(500);
 /// Longest pause between probes: how late a recovery may be noticed.
 const LAST_PROBE: Duration = Duration::from_secs(15);
 
-/// Opens at the first failure that is the sink's and closes when a probe succeeds.
+/// Opens at the first failure that is the sink's and closes when a batch has gone through.
 #[derive(Debug)]
 pub struct Breaker {
     backoff: ExponentialBackoff,
-    open: Option<Open>,
-}
-
-#[derive(Debug)]
-struct Open {
-    since: jiff::Timestamp,
-    probe_at: Instant,
+    probe_at: Option<Instant>,
 }
 
 impl Default for Breaker {
@@ -31,29 +25,33 @@ impl Default for Breaker {
             .with_max_interval(LAST_PROBE)
             .with_max_elapsed_time(None) // an outage of any length ends some day
             .build();
-        Breaker { backoff, open: None }
+        Breaker { backoff, probe_at: None }
     }
 }
 
 impl Breaker {
-    /// The sink has failed, or a probe has. Returns since when it has been away.
-    pub fn failed(&mut self) -> jiff::Timestamp {
+    /// The sink has failed, or a probe has.
+    pub fn failed(&mut self) {
         let pause = self.backoff.next_backoff().unwrap_or(LAST_PROBE);
-        let since = self.open.as_ref().map_or_else(jiff::Timestamp::now, |open| open.since);
-        self.open = Some(Open { since, probe_at: Instant::now() + pause });
-        since
+        self.probe_at = Some(Instant::now() + pause);
     }
 
-    /// The sink has answered.
+    /// A probe has been answered: the next batch may try. The pauses go on growing until one succeeds, since a server may answer
+    /// a probe and still refuse the work.
+    pub fn half_open(&mut self) {
+        self.probe_at = None;
+    }
+
+    /// A batch has gone through.
     pub fn succeeded(&mut self) {
-        self.open = None;
+        self.probe_at = None;
         self.backoff.reset();
     }
 
-    /// How long to wait before the next probe; None while closed.
+    /// How long to wait before the next probe; None while a batch may try.
     #[must_use]
     pub fn pause(&self) -> Option<Duration> {
-        self.open.as_ref().map(|open| open.probe_at.saturating_duration_since(Instant::now()))
+        self.probe_at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -62,16 +60,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_stays_open_with_growing_pauses_until_a_success_and_keeps_the_outages_beginning() {
+    fn pauses_grow_until_a_batch_succeeds() {
         let mut breaker = Breaker::default();
         assert_eq!(breaker.pause(), None);
-        let since = breaker.failed();
+        breaker.failed();
         assert!(breaker.pause().unwrap() <= FIRST_PROBE * 2);
         for _ in 0..30 {
-            assert_eq!(breaker.failed(), since);
-            assert!(breaker.pause().unwrap() <= LAST_PROBE * 2);
+            breaker.half_open();
+            assert_eq!(breaker.pause(), None);
+            breaker.failed();
         }
+        assert!(breaker.pause().unwrap() > FIRST_PROBE * 2, "answered probes do not shorten the pauses");
+        assert!(breaker.pause().unwrap() <= LAST_PROBE * 2);
         breaker.succeeded();
-        assert_eq!(breaker.pause(), None);
+        breaker.failed();
+        assert!(breaker.pause().unwrap() <= FIRST_PROBE * 2);
     }
 }

@@ -1,9 +1,6 @@
 //! What the relay knows of a client document: plain data, as matching and the write guard read it. Knows nothing of BSON.
 
-use shared::{
-    message::{EmailId, Stamp},
-    money::Amount,
-};
+use shared::{message::EmailId, money::Amount};
 
 /// A document of the collection `clients`.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +13,7 @@ pub struct Client {
     pub first_name: String,
     /// Last name, as stored.
     pub last_name: String,
-    /// The creditor entries that can be addressed, in list order.
+    /// The creditor entries, in list order.
     pub entries: Vec<Entry>,
 }
 
@@ -29,6 +26,9 @@ pub struct Entry {
     pub id: Option<String>,
     /// The ledger's key: the id, else a hash over the identity fields.
     pub entry_key: String,
+    /// Whether a filter can mean this entry and no other. One that cannot still takes part in the matching, else a worse fit
+    /// would win; it is never written.
+    pub addressable: bool,
     /// The fields that tell one entry from another.
     pub identity: Identity,
     /// `current_debt_amount`.
@@ -106,10 +106,12 @@ impl StoredAmount {
 }
 
 /// Our mark in an entry: which update it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
-    /// The stamp of that update.
-    pub stamp: Stamp,
+    /// The stamp of that update, as it stands there: compared as a string, like MongoDB does.
+    pub stamp: String,
     /// Its mail.
     pub email_id: EmailId,
+    /// The amount that was there before it.
+    pub previous: Option<Amount>,
 }

@@ -9,6 +9,7 @@ use crate::{
     outbox::{self, Claim, Finished, LowWaterMark, Receipt},
     outcome::{Failure, Outcome, Transition},
 };
+use deadpool_postgres::Client as Connection;
 use serde::Serialize;
 use shared::{
     admin::Readiness,
@@ -135,6 +136,7 @@ impl Lane {
                 }
                 Ok(_) => {
                     idle = IDLE_FIRST;
+                    readiness.set(self.operation.name(), Ok(()));
                     wake.notify_waiters(); // a next step may have been enqueued for another lane
                     continue;
                 }
@@ -190,7 +192,10 @@ impl Lane {
                 self.breaker.failed();
                 Err(Trouble::Sink(failure))
             }
-            None => Ok(count),
+            None => {
+                self.breaker.succeeded();
+                Ok(count)
+            }
         }
     }
 
@@ -202,7 +207,11 @@ impl Lane {
         match timeout(finish, claim).await {
             Ok(Ok(claims)) => Ok(claims),
             Ok(Err(error)) => Err(Trouble::Postgres(reason(&error))),
-            Err(_) => Err(Trouble::Postgres("no reply to a claim".into())),
+            Err(_) => {
+                // Else it would claim messages for nobody as soon as what it waits for is over.
+                abandon(connection).await;
+                Err(Trouble::Postgres("no reply to a claim".into()))
+            }
         }
     }
 
@@ -213,16 +222,20 @@ impl Lane {
         let mut receipt = Receipt::default();
         let mut left = batch;
         loop {
-            let connection = self.context.pool.get().await;
-            let text = match connection {
+            let text = match self.context.pool.get().await {
                 Err(error) => pool_reason(&error),
-                Ok(connection) => match outbox::finish(&connection, left, &mut receipt).await {
-                    Ok(()) => break,
-                    Err((error, rest)) => {
-                        left = rest;
-                        reason(&error)
+                Ok(connection) => {
+                    match timeout(self.limits.finish, outbox::finish(&connection, &mut left, &mut receipt))
+                        .await
+                    {
+                        Ok(Ok(())) => break,
+                        Ok(Err(error)) => reason(&error),
+                        Err(_) => {
+                            abandon(connection).await;
+                            "no reply to a finish".into()
+                        }
                     }
-                },
+                }
             };
             if Instant::now() + POSTGRES_PAUSE >= lease_end {
                 return Err(Trouble::Postgres(text));
@@ -238,11 +251,11 @@ impl Lane {
         for (id, transition) in transitions {
             let refused = receipt.refused.contains(id);
             let name = if !receipt.committed.contains(id) {
-                tracing::warn!(message = id, "its lease ended before the finish: another worker has it");
+                tracing::warn!(message_id = id, "its lease ended before the finish: another worker has it");
                 "lease_lost"
             } else if refused {
                 self.summary.dead += 1;
-                tracing::error!(message = id, "dead: the database refused its finish");
+                tracing::error!(message_id = id, "dead: the database refused its finish");
                 "dead"
             } else {
                 self.summary.count(transition);
@@ -260,7 +273,7 @@ impl Lane {
                 return;
             }
             match operations::probe(&self.context, self.operation).await {
-                Ok(()) => self.breaker.succeeded(),
+                Ok(()) => self.breaker.half_open(),
                 Err(failure) => {
                     self.breaker.failed();
                     readiness
@@ -276,18 +289,27 @@ fn log_failure(id: i64, transition: &Transition) -> &'static str {
     match transition {
         Transition::Done(outcome) => outcome.name(),
         Transition::Retry(_, failure) => {
-            tracing::warn!(message = id, %failure, "will be tried again");
+            tracing::warn!(message_id = id, %failure, "will be tried again");
             "retried"
         }
         Transition::Parked(_, failure) => {
-            tracing::info!(message = id, %failure, "parked");
+            tracing::info!(message_id = id, %failure, "parked");
             "parked"
         }
         Transition::GivenBack(_) => "given_back",
         Transition::Dead(failure) => {
-            tracing::error!(message = id, %failure, "dead: a person has to look");
+            tracing::error!(message_id = id, %failure, "dead: a person has to look");
             "dead"
         }
+    }
+}
+
+/// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in.
+async fn abandon(connection: Connection) {
+    let token = connection.cancel_token();
+    drop(Connection::take(connection));
+    if timeout(POSTGRES_PAUSE, token.cancel_query(tokio_postgres::NoTls)).await.is_err() {
+        tracing::warn!("Postgres does not answer a cancel request");
     }
 }
 

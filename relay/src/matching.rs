@@ -7,6 +7,7 @@
 use crate::client::{Client, Entry};
 use shared::message::CreditorDebtUpdate;
 use std::collections::BTreeSet;
+use unicode_normalization::UnicodeNormalization as _;
 
 /// Where an update belongs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,13 +63,23 @@ impl ClientKeys {
         if !by_number.is_empty() {
             return by_number;
         }
-        // A creditor's own number may look like a case number of ours, so here the name has to agree.
+        // A creditor's own number may look like a case number of ours, so here a known name has to agree.
+        let numbered_otherwise = numbered(&self.other_numbers).into_iter();
         let by_other: Vec<_> =
-            numbered(&self.other_numbers).into_iter().filter(|client| self.has_name_of(client)).collect();
+            numbered_otherwise.filter(|client| self.names.is_empty() || self.has_name_of(client)).collect();
         if !by_other.is_empty() {
             return by_other;
         }
         clients.filter(|client| self.has_name_of(client)).collect()
+    }
+
+    /// Clients that one of the mail's other numbers names, but under another name than the mail's: for a person to look at.
+    #[must_use]
+    pub fn otherwise_named<'a>(&self, clients: impl Iterator<Item = &'a Client>) -> Vec<&'a Client> {
+        let numbered = |client: &&Client| {
+            client.aktenzeichen.as_ref().is_some_and(|number| self.other_numbers.contains(number))
+        };
+        clients.filter(numbered).filter(|client| !self.has_name_of(client)).collect()
     }
 
     fn has_name_of(&self, client: &Client) -> bool {
@@ -99,7 +110,8 @@ pub fn find_entry<'a>(clients: &[&'a Client], update: &CreditorDebtUpdate) -> Ma
     let by_name = best_by(&narrowed, |pair| creditor.name_score(pair.entry));
     let narrowed = if by_name.is_empty() { narrowed } else { by_name };
     match narrowed.as_slice() {
-        [only] => Match::Entry(only.client, only.entry, confidence),
+        [only] if only.entry.addressable => Match::Entry(only.client, only.entry, confidence),
+        [_] => Match::Unclear("the creditor's entry cannot be told from another one"),
         [first, rest @ ..] if rest.iter().all(|pair| pair.client.client_id == first.client.client_id) => {
             Match::Unclear("several creditor entries of the client fit equally")
         }
@@ -181,7 +193,7 @@ impl Creditor {
 
 /// Equal for what German collation of strength 2 holds equal: case and ß/ss do not matter, umlauts do.
 fn fold(text: &str) -> String {
-    let lower = text.to_lowercase().replace('ß', "ss");
+    let lower = text.nfc().collect::<String>().to_lowercase().replace('ß', "ss");
     lower.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -279,6 +291,7 @@ mod tests {
             position: 0,
             id: some(key),
             entry_key: key.into(),
+            addressable: true,
             identity,
             stored: StoredAmount::None,
             fence: None,
@@ -372,6 +385,15 @@ mod tests {
         assert_eq!(found(&same_lawyers, &by("", "k@lawyers.example", &["11 - 1"])), Ok("a".into()));
         let freemail = one(vec![entry("a", "Hans Meier", "hans@gmx.example", "")]);
         assert!(found(&freemail, &by("Otto Weber", "otto@gmx.example", &[])).is_err());
+        let mut twins = vec![
+            entry("a", "Turmhaus", "x@turmhaus.example", ""),
+            entry("b", "Turm", "y@turmhaus.example", ""),
+        ];
+        if let Some(twin) = twins.first_mut() {
+            twin.addressable = false;
+        }
+        let unclear = found(&one(twins), &by("Turmhaus", "x@turmhaus.example", &[]));
+        assert!(unclear.unwrap_err().contains("cannot be told"), "the worse fit must not win");
         let trade = one(vec![entry("a", "Bank Inkasso GmbH", "", "")]);
         assert!(
             found(&trade, &by("Inkasso Bank GmbH", "x@y.example", &[])).is_err(),

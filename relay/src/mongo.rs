@@ -13,6 +13,7 @@ use crate::{
 use document::{AS_READ, number, read_client, statement};
 use failure::{class_of_code, classify, code_of, server_text, text_of};
 use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use mongodb::{
     Collection, Database,
     bson::{Bson, Document, doc},
@@ -20,7 +21,11 @@ use mongodb::{
     options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
 };
 use shared::{message::CreditorDebtUpdate, money::Amount};
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// How long the driver looks for a primary; its own default of 30 s would outlast every lease.
 const SERVER_SELECTION: Duration = Duration::from_secs(2);
@@ -28,8 +33,10 @@ const SERVER_SELECTION: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(4);
 /// `maxTimeMS` and `wtimeout` of a command.
 const SERVER_TIME_MS: i32 = 3500;
-/// Most documents of one find: more than a batch of messages can mean.
-const FIND_LIMIT: i64 = 5000;
+/// Most documents of one find. A batch that means more is halved, since what a cut-off document holds is not known.
+const FIND_LIMIT: usize = 5000;
+/// Names of one find: each is a branch of its `$or`, and a look into the index.
+const NAMES_PER_FIND: usize = 100;
 /// What the list is called in a client document.
 const LIST: &str = "final_creditor_list";
 
@@ -38,6 +45,8 @@ const LIST: &str = "final_creditor_list";
 pub struct Clients {
     database: Database,
     collection: Collection<Document>,
+    /// Since when no call has succeeded; None after one that has.
+    away_since: Arc<Mutex<Option<Timestamp>>>,
 }
 
 /// A client with what an update of its entries has to repeat of the document as it was read.
@@ -46,8 +55,8 @@ pub struct Found {
     /// The plain data.
     pub client: Client,
     id: Bson,
-    /// By entry key: the entry's fields of [`AS_READ`], as they were read.
-    as_read: HashMap<String, HashMap<&'static str, Bson>>,
+    /// By position: the entry's fields of [`AS_READ`], as they were read.
+    as_read: HashMap<usize, HashMap<&'static str, Bson>>,
 }
 
 /// One statement of a batch: this update into that entry as it was read.
@@ -85,7 +94,7 @@ impl Clients {
         options.connect_timeout.get_or_insert(SERVER_SELECTION);
         let database = mongodb::Client::with_options(options).map_err(unusable)?.database(database);
         let collection = database.collection("clients");
-        Ok(Clients { database, collection })
+        Ok(Clients { database, collection, away_since: Arc::default() })
     }
 
     /// Whether a primary answers.
@@ -94,7 +103,7 @@ impl Clients {
     /// [`Failure`] of the sink.
     pub async fn ping(&self) -> Result<(), Failure> {
         let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-        bounded(self.database.run_command(doc! { "ping": 1 }).selection_criteria(primary).into_future())
+        self.bounded(self.database.run_command(doc! { "ping": 1 }).selection_criteria(primary).into_future())
             .await?;
         Ok(())
     }
@@ -105,14 +114,13 @@ impl Clients {
     /// [`Failure`] of the sink.
     pub async fn missing_setup(&self) -> Result<Vec<String>, Failure> {
         let mut missing = Vec::new();
-        let hello = bounded(self.database.run_command(doc! { "hello": 1 }).into_future()).await?;
+        let hello = self.bounded(self.database.run_command(doc! { "hello": 1 }).into_future()).await?;
         if !hello.contains_key("setName") && hello.get_str("msg").ok() != Some("isdbgrid") {
             missing.push("MongoDB: not a replica set, so no majority write: start mongod with --replSet and initiate it".into());
         }
-        let keys = match bounded(async {
-            self.collection.list_indexes().await?.try_collect::<Vec<_>>().await
-        })
-        .await
+        let keys = match self
+            .bounded(async { self.collection.list_indexes().await?.try_collect::<Vec<_>>().await })
+            .await
         {
             Ok(indexes) => indexes,
             Err(failure) if failure.text.contains("NamespaceNotFound") => Vec::new(),
@@ -154,21 +162,21 @@ impl Clients {
     /// # Errors
     /// [`Failure`] of the sink.
     pub async fn find_by_names(&self, names: &[&(String, String)]) -> Result<Vec<Found>, Failure> {
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        // A superset (any last name with any first name); matching compares the pairs.
-        let (last, first): (Vec<&str>, Vec<&str>) =
-            names.iter().map(|(l, f)| (l.as_str(), f.as_str())).unzip();
         let german = Collation::builder().locale("de").strength(CollationStrength::Secondary).build();
-        self.find(doc! { "lastName": { "$in": last }, "firstName": { "$in": first } }, Some(german)).await
+        let mut found = Vec::new();
+        for part in names.chunks(NAMES_PER_FIND) {
+            let pair = |(last, first): &(String, String)| doc! { "lastName": last, "firstName": first };
+            let pairs: Vec<Document> = part.iter().copied().map(pair).collect();
+            found.extend(self.find(doc! { "$or": pairs }, Some(german.clone())).await?);
+        }
+        Ok(found)
     }
 
     /// Reads lead to the end of a message, so they are primary and majority.
     async fn find(&self, filter: Document, collation: Option<Collation>) -> Result<Vec<Found>, Failure> {
         let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
         let identity = Identity::default().fields().map(|(name, _)| name);
-        for field in identity.into_iter().chain(AS_READ).chain(["id", "_relay"]) {
+        for field in identity.into_iter().chain(AS_READ).chain(["_relay"]) {
             fields.insert(format!("{LIST}.{field}"), 1);
         }
         // The projection leaves out elements that are no documents, which would shift the positions.
@@ -177,13 +185,48 @@ impl Clients {
             doc! { "$cond": [{ "$isArray": format!("${LIST}") }, { "$size": format!("${LIST}") }, -1] },
         );
         let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-        let mut find = self.collection.find(filter).projection(fields).limit(FIND_LIMIT).max_time(CALL);
+        let mut find = self
+            .collection
+            .find(filter)
+            .projection(fields)
+            .limit(FIND_LIMIT.try_into().unwrap_or(i64::MAX))
+            .max_time(CALL);
         find = find.selection_criteria(primary).read_concern(ReadConcern::majority());
         if let Some(collation) = collation {
             find = find.collation(collation);
         }
-        let documents: Vec<Document> = bounded(async { find.await?.try_collect().await }).await?;
+        let documents: Vec<Document> = self.bounded(async { find.await?.try_collect().await }).await?;
+        if documents.len() == FIND_LIMIT {
+            let text = format!("more than {FIND_LIMIT} clients have the number or name");
+            return Err(Failure::new(FailureClass::Permanent, text));
+        }
         Ok(documents.into_iter().filter_map(read_client).collect())
+    }
+
+    /// A call with a time limit of our own: the driver has no socket timeout.
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+        let failure = match tokio::time::timeout(CALL, call).await {
+            Ok(Ok(value)) => {
+                *self.away_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                return Ok(value);
+            }
+            Ok(Err(error)) => classify(&error),
+            Err(_) => {
+                let text = format!("no reply within {} s", CALL.as_secs());
+                Failure::new(FailureClass::UnknownOutcome, text)
+            }
+        };
+        Err(self.unreachable(failure))
+    }
+
+    /// The failure with the outage's beginning, if it is one of the sink.
+    pub fn unreachable(&self, mut failure: Failure) -> Failure {
+        if failure.class.is_the_sinks() {
+            let mut since = self.away_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = since.get_or_insert_with(Timestamp::now);
+            failure.text = format!("MongoDB unreachable since {since:.0}: {}", failure.text);
+        }
+        failure
     }
 
     /// Writes all in one command, unordered, acknowledged by the majority and its journals.
@@ -199,10 +242,10 @@ impl Clients {
             "writeConcern": { "w": "majority", "j": true, "wtimeout": SERVER_TIME_MS },
             "updates": statements,
         };
-        let reply = bounded(self.database.run_command(command).into_future()).await?;
+        let reply = self.bounded(self.database.run_command(command).into_future()).await?;
         if let Ok(error) = reply.get_document("writeConcernError") {
-            let text = format!("write concern: {}", server_text(error));
-            return Err(Failure::new(FailureClass::UnknownOutcome, text));
+            let failure = Failure::new(FailureClass::UnknownOutcome, server_text(error));
+            return Err(self.unreachable(failure));
         }
         let mut refused = HashMap::new();
         for error in reply
@@ -214,7 +257,8 @@ impl Clients {
         {
             let index = error.get_i32("index").ok().and_then(|index| usize::try_from(index).ok());
             if let Some(index) = index {
-                refused.insert(index, Failure::new(class_of_code(code_of(error)), server_text(error)));
+                let failure = Failure::new(class_of_code(code_of(error)), server_text(error));
+                refused.insert(index, self.unreachable(failure));
             }
         }
         let changed = number(reply.get("nModified")).unwrap_or(0);
@@ -225,17 +269,4 @@ impl Clients {
 
 fn is_german(collation: &Collation) -> bool {
     collation.locale == "de" && matches!(collation.strength, Some(CollationStrength::Secondary))
-}
-
-/// A call with a time limit of our own: the driver has no socket timeout.
-async fn bounded<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    let mut failure = match tokio::time::timeout(CALL, call).await {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => classify(&error),
-        Err(_) => Failure::new(FailureClass::UnknownOutcome, format!("no reply within {} s", CALL.as_secs())),
-    };
-    if failure.class.is_the_sinks() {
-        failure.text = format!("MongoDB unreachable since {:.0}: {}", jiff::Timestamp::now(), failure.text);
-    }
-    Err(failure)
 }

@@ -218,7 +218,10 @@ impl LowWaterMark {
         self.mark
     }
 
-    fn claimed(&mut self, first_hot: Option<MessageId>, now: Instant) {
+    fn claimed(&mut self, start: MessageId, is_full: bool, first_hot: Option<MessageId>, now: Instant) {
+        if start == 0 && is_full {
+            self.swept = None; // there is more down there: the next walk begins at 0 too
+        }
         if let Some((first, at)) = self.candidate
             && now.duration_since(at) >= MARK_AGE
         {
@@ -250,7 +253,8 @@ pub async fn claim(
     let lease_ms = lease.as_secs_f64() * 1000.0;
     let start = mark.start_of_walk(now);
     let rows = connection.query(&statement, &[&operation.name(), &start, &limit, &lease_ms, &worker]).await?;
-    mark.claimed(rows.iter().filter(|row| row.get(7)).map(|row| row.get(0)).min(), now);
+    let first_hot = rows.iter().filter(|row| row.get(7)).map(|row| row.get(0)).min();
+    mark.claimed(start, i64::try_from(rows.len()) == Ok(limit), first_hot, now);
     let mut claims: Vec<Claim> = rows.iter().map(read_claim).collect();
     claims.sort_unstable_by_key(|claim| claim.id); // RETURNING has no order
     Ok(claims)
@@ -279,37 +283,36 @@ pub struct Receipt {
 }
 
 /// Commits what a batch came to, into the receipt. A message that is not among its `committed` had lost its lease: somebody else
-/// has it.
+/// has it. What is not known to be committed stays in `batch` and may be tried again: what was committed is fenced off.
 ///
 /// # Errors
-/// The statement's, with what is not known to be committed. It may be tried again: what was committed is fenced off.
+/// The statement's.
 pub async fn finish(
     connection: &Connection,
-    batch: Vec<Finished>,
+    batch: &mut Vec<Finished>,
     receipt: &mut Receipt,
-) -> Result<(), (tokio_postgres::Error, Vec<Finished>)> {
-    let mut parts = vec![batch];
-    while let Some(mut part) = parts.pop() {
-        match finish_at_once(connection, &part).await {
-            Ok(ids) => receipt.committed.extend(ids),
-            Err(error) if is_conflict(&error) => parts.push(part),
-            Err(error) if is_refusal(&error) && part.len() > 1 => {
-                // One bad row never holds the others: halve until it is alone.
-                let rest = part.split_off(part.len() / 2);
-                parts.extend([rest, part]);
+) -> Result<(), tokio_postgres::Error> {
+    // How many from the end are tried together: one bad row never holds the others, so a refused part is halved until it is alone.
+    let mut size = batch.len();
+    while !batch.is_empty() {
+        let start = batch.len() - size.clamp(1, batch.len());
+        let part = batch.get(start..).unwrap_or_default();
+        match finish_at_once(connection, part).await {
+            Ok(ids) => {
+                receipt.committed.extend(ids);
+                batch.truncate(start);
+                size = batch.len();
             }
-            Err(error) if is_refusal(&error) && !is_buried(&part) => {
+            Err(error) if is_conflict(&error) => {}
+            Err(error) if is_refusal(&error) && part.len() > 1 => size = part.len() / 2,
+            Err(error) if is_refusal(&error) && !is_buried(part) => {
                 let failure = Failure::new(FailureClass::FinishRefused, shared::postgres::reason(&error));
-                let buried = part.into_iter().map(|finished| {
-                    receipt.refused.insert(finished.claim.id);
-                    finished.claim.finish(Transition::Dead(failure.clone()), 0)
-                });
-                parts.push(buried.collect());
+                if let Some(refused) = batch.pop() {
+                    receipt.refused.insert(refused.id());
+                    batch.push(refused.claim.finish(Transition::Dead(failure), 0));
+                }
             }
-            Err(error) => {
-                parts.push(part);
-                return Err((error, parts.into_iter().flatten().collect()));
-            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

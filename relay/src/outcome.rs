@@ -143,7 +143,7 @@ pub fn decide(failure: Failure, past: Past) -> Transition {
             Transition::GivenBack(Some(failure))
         }
         FailureClass::Transient => {
-            if past.retry_count >= past.max_retries {
+            if past.retry_count + 1 >= past.max_retries {
                 return Transition::Dead(failure);
             }
             let doublings = u32::try_from(past.retry_count).unwrap_or(0).min(20);

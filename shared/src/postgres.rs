@@ -169,6 +169,9 @@ pub fn is_transient(error: &tokio_postgres::Error) -> bool {
 #[must_use]
 pub fn reason(error: &tokio_postgres::Error) -> String {
     if let Some(server) = error.as_db_error() {
+        if server.code().code().starts_with("22") {
+            return format!("a value was refused ({})", server.code().code()); // the words repeat it
+        }
         return format!("{} ({})", server.message(), server.code().code());
     }
     match std::error::Error::source(error) {

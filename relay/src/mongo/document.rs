@@ -10,24 +10,24 @@ use crate::client::{Client, Entry, Fence, Identity, StoredAmount};
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use sha2::{Digest, Sha256};
 use shared::{
-    message::{CreditorDebtUpdate, EmailId, Stamp},
+    message::{CreditorDebtUpdate, EmailId},
     money::Amount,
 };
 use std::{collections::HashMap, fmt::Write};
 
 /// Fields that every update of ours or of a rival changes: an entry is written only while they are as they were read. The date
 /// tells a newer update that confirms the amount, even after the portal has dropped the mark of that update.
-pub(super) const AS_READ: [&str; 2] = ["current_debt_amount", "response_received_at"];
+pub(super) const AS_READ: [&str; 3] = ["id", "current_debt_amount", "response_received_at"];
 
 /// The update of one entry, which takes effect only if the entry is as it was read: same identity, same amount and date, and a
 /// stamp that is a string lower than ours (or none, if none was read).
 pub(super) fn statement(EntryUpdate { found, entry, update, amount }: &EntryUpdate<'_>) -> Document {
     let stamp = update.stamp.to_string();
-    let fence = match entry.fence {
+    let fence = match &entry.fence {
         Some(_) => doc! { "$type": "string", "$lt": &stamp },
         None => doc! { "$not": { "$type": "string" } },
     };
-    let stored = found.as_read.get(&entry.entry_key);
+    let stored = found.as_read.get(&entry.position);
     let as_read = AS_READ.map(|name| match stored.and_then(|fields| fields.get(name)) {
         Some(value) => (name, Bson::from(doc! { "$eq": value })),
         None => (name, Bson::from(doc! { "$exists": false })),
@@ -37,8 +37,11 @@ pub(super) fn statement(EntryUpdate { found, entry, update, amount }: &EntryUpda
     fields.insert("_relay", doc! { "stamp": &stamp, "email": update.email_id, "previous": previous });
     if let Some(id) = &entry.id {
         let set = prefixed(&format!("{LIST}.$[e]"), fields);
-        let mut filter = doc! { "e.id": id, "e._relay.stamp": fence };
-        filter.extend(as_read.map(|(name, condition)| (format!("e.{name}"), condition)));
+        let mut filter: Document =
+            as_read.map(|(name, condition)| (format!("e.{name}"), condition)).into_iter().collect();
+        // Equality would also match inside an array.
+        filter.insert("e.id", doc! { "$eq": id, "$not": { "$type": "array" } });
+        filter.insert("e._relay.stamp", fence);
         return doc! { "q": { "_id": &found.id }, "u": { "$set": set }, "arrayFilters": [filter] };
     }
     let place = format!("{LIST}.{}", entry.position);
@@ -78,31 +81,31 @@ fn prefixed(prefix: &str, fields: Document) -> Document {
     fields.into_iter().map(|(name, value)| (format!("{prefix}.{name}"), value)).collect()
 }
 
-/// Reads a document as far as it has the expected shape; what has not is left out and so never written.
+/// Reads a document as far as it has the expected shape; what has not is never written.
 pub(super) fn read_client(document: Document) -> Option<Found> {
     let id = document.get("_id")?.clone();
     let text = |name: &str| document.get_str(name).ok().map(str::to_owned);
     let list = document.get_array(LIST).map(Vec::as_slice).unwrap_or_default();
     let positions_hold =
         number(document.get("list_length")).is_some_and(|length| usize::try_from(length) == Ok(list.len()));
-    let mut entries = Vec::new();
-    let mut as_read = HashMap::new();
-    for (position, element) in list.iter().enumerate() {
-        let Some(element) = element.as_document() else { continue };
-        let Some(entry) = read_entry(position, element).filter(|entry| positions_hold || entry.id.is_some())
-        else {
-            continue;
-        };
-        let fields = AS_READ.into_iter().filter_map(|name| Some((name, element.get(name)?.clone())));
-        as_read.insert(entry.entry_key.clone(), fields.collect());
-        entries.push(entry);
+    let elements = || list.iter().enumerate().filter_map(|(at, element)| Some((at, element.as_document()?)));
+    let mut entries: Vec<Entry> =
+        elements().map(|(position, element)| read_entry(position, element)).collect();
+    // Two entries of one key cannot be told apart by a filter, whatever else they hold: neither may be written.
+    let mut count: HashMap<&str, usize> = HashMap::new();
+    let keys: Vec<String> = entries.iter().map(|entry| entry.entry_key.clone()).collect();
+    let in_arrays = elements().filter_map(|(_, element)| element.get_array("id").ok());
+    for key in keys.iter().map(String::as_str).chain(in_arrays.flatten().filter_map(Bson::as_str)) {
+        *count.entry(key).or_default() += 1;
     }
-    // Two entries of one key cannot be told apart by a filter: neither may be written.
-    let mut count: HashMap<String, usize> = HashMap::new();
-    for entry in &entries {
-        *count.entry(entry.entry_key.clone()).or_default() += 1;
+    for entry in &mut entries {
+        entry.addressable &=
+            count.get(entry.entry_key.as_str()) == Some(&1) && (positions_hold || entry.id.is_some());
     }
-    entries.retain(|entry| count.get(&entry.entry_key) == Some(&1));
+    let fields = |element: &Document| {
+        AS_READ.into_iter().filter_map(|name| Some((name, element.get(name)?.clone()))).collect()
+    };
+    let as_read = elements().map(|(position, element)| (position, fields(element))).collect();
     let client = Client {
         client_id: id_text(&id),
         aktenzeichen: text("aktenzeichen"),
@@ -113,35 +116,33 @@ pub(super) fn read_client(document: Document) -> Option<Found> {
     Some(Found { client, id, as_read })
 }
 
-/// None for an entry that nothing identifies, or whose identity is of another type: equality would also match inside an array.
-fn read_entry(position: usize, element: &Document) -> Option<Entry> {
-    let field = |name: &str| match element.get(name) {
-        None | Some(Bson::Null) => Some(None),
-        Some(Bson::String(text)) => Some(Some(text.clone())),
-        Some(_) => None,
-    };
+/// Without a string `id` an entry is addressed by its identity, so that has to hold something, and nothing but strings: equality
+/// would also match inside an array.
+fn read_entry(position: usize, element: &Document) -> Entry {
+    let text = |name: &str| element.get_str(name).ok().map(str::to_owned);
     let identity = Identity {
-        sender_name: field("sender_name")?,
-        sender_email: field("sender_email")?,
-        glaeubiger_name: field("glaeubiger_name")?,
-        glaeubigervertreter_name: field("glaeubigervertreter_name")?,
-        actual_creditor: field("actual_creditor")?,
-        reference_number: field("reference_number")?,
+        sender_name: text("sender_name"),
+        sender_email: text("sender_email"),
+        glaeubiger_name: text("glaeubiger_name"),
+        glaeubigervertreter_name: text("glaeubigervertreter_name"),
+        actual_creditor: text("actual_creditor"),
+        reference_number: text("reference_number"),
     };
-    let id = element.get_str("id").ok().filter(|id| !id.is_empty()).map(str::to_owned);
-    if id.is_none() && identity.is_empty() {
-        return None;
-    }
+    let id = text("id").filter(|id| !id.is_empty());
+    let plain = |name: &str| matches!(element.get(name), None | Some(Bson::Null | Bson::String(_)));
+    let addressable = id.is_some()
+        || (!identity.is_empty() && identity.fields().iter().all(|(name, _)| plain(name)) && plain("id"));
     let stored = match element.get("current_debt_amount") {
         None | Some(Bson::Null) => StoredAmount::None,
         Some(value) => read_amount(value).map_or(StoredAmount::Unreadable, StoredAmount::Known),
     };
     let fence = element.get_document("_relay").ok().and_then(|mark| {
-        let stamp: Stamp = mark.get_str("stamp").ok()?.parse().ok()?;
-        Some(Fence { stamp, email_id: number(mark.get("email")).unwrap_or(0) })
+        let stamp = mark.get_str("stamp").ok()?.to_owned();
+        let email_id = number(mark.get("email")).unwrap_or(0);
+        Some(Fence { stamp, email_id, previous: mark.get("previous").and_then(read_amount) })
     });
     let entry_key = id.clone().unwrap_or_else(|| identity_key(&identity));
-    Some(Entry { position, id, entry_key, identity, stored, fence })
+    Entry { position, id, entry_key, addressable, identity, stored, fence }
 }
 
 /// `h:` and 16 hex digits of SHA-256 over the identity fields, each as JSON string or null, one per line.
@@ -194,19 +195,19 @@ mod tests {
 
     #[test]
     fn an_entry_without_anything_to_tell_it_by_is_not_addressed() {
-        let key = |element: Document| read_entry(0, &element).map(|entry| entry.entry_key);
-        assert_eq!(key(doc! { "id": "cr_1", "sender_name": null }), Some("cr_1".into()));
-        assert_eq!(key(doc! { "sender_name": null, "sender_email": "" }), None);
-        assert_eq!(key(doc! { "id": 5, "sender_name": ["a", "b"] }), None);
-        let hashed = key(doc! { "sender_name": "a" }).unwrap();
-        assert!(hashed.starts_with("h:") && hashed.len() == 18);
-        assert_ne!(Some(hashed), key(doc! { "sender_email": "a" }));
+        let entry = |element: Document| read_entry(0, &element);
+        assert!(entry(doc! { "id": "cr_1", "sender_name": null, "reference_number": 12345 }).addressable);
+        assert!(!entry(doc! { "sender_name": null, "sender_email": "" }).addressable);
+        assert!(!entry(doc! { "id": 5, "sender_name": "a" }).addressable);
+        assert!(!entry(doc! { "sender_name": ["a", "b"], "sender_email": "x" }).addressable);
+        let hashed = entry(doc! { "sender_name": "a" });
+        assert!(hashed.addressable && hashed.entry_key.starts_with("h:") && hashed.entry_key.len() == 18);
+        assert_ne!(hashed.entry_key, entry(doc! { "sender_email": "a" }).entry_key);
     }
 
     #[test]
     fn stored_amounts_of_every_number_type_are_read_and_others_are_told() {
-        let stored =
-            |value: Bson| read_entry(0, &doc! { "id": "a", "current_debt_amount": value }).unwrap().stored;
+        let stored = |value: Bson| read_entry(0, &doc! { "id": "a", "current_debt_amount": value }).stored;
         let known = |text: &str| StoredAmount::Known(text.parse().unwrap());
         assert_eq!(stored(Bson::Double(19045.67)), known("19045.67"));
         assert_eq!(stored(Bson::Int32(980)), known("980"));
@@ -220,20 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn duplicate_ids_and_shifted_positions_are_never_written() {
-        let keys = |document: Document| {
-            read_client(document)
-                .unwrap()
-                .client
-                .entries
-                .iter()
-                .map(|entry| entry.entry_key.clone())
-                .collect::<Vec<_>>()
+    fn entries_of_one_key_and_shifted_positions_take_part_but_are_never_written() {
+        let addressable = |entries: Vec<Document>, length: i32| {
+            let found = read_client(doc! { "_id": 1, LIST: entries, "list_length": length }).unwrap();
+            found.client.entries.iter().map(|entry| entry.addressable).collect::<Vec<_>>()
         };
-        let list =
-            |entries: Vec<Document>, length: i32| doc! { "_id": 1, LIST: entries, "list_length": length };
-        assert_eq!(keys(list(vec![doc! { "id": "a" }, doc! { "id": "b" }, doc! { "id": "a" }], 3)), ["b"]);
-        assert_eq!(keys(list(vec![doc! { "id": "a" }, doc! { "sender_name": "x" }], 3)), ["a"]);
-        assert_eq!(keys(doc! { "_id": 1, LIST: "text" }), Vec::<String>::new());
+        let id = |id: &str| doc! { "id": id };
+        assert_eq!(addressable(vec![id("a"), id("b"), id("a")], 3), [false, true, false]);
+        assert_eq!(addressable(vec![id("a"), doc! { "id": "a", "reference_number": 5 }], 2), [false, false]);
+        assert_eq!(addressable(vec![id("a"), doc! { "id": ["a"] }], 2), [false, false]);
+        assert_eq!(addressable(vec![id("a"), doc! { "sender_name": "x" }], 3), [true, false]);
+        assert!(read_client(doc! { "_id": 1, LIST: "text" }).unwrap().client.entries.is_empty());
     }
 }

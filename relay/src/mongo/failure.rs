@@ -34,9 +34,9 @@ pub(super) fn classify(error: &Error) -> Failure {
 /// The server's codes by class; an unlisted one may pass by itself and is counted.
 pub(super) fn class_of_code(code: i32) -> FailureClass {
     match code {
-        6 | 7 | 89 | 91 | 189 | 262 | 9001 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 | 10_058 => {
-            FailureClass::SinkDown
-        }
+        6 | 7 | 89 | 91 | 189 | 262 | 9001 | 10_058 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436
+        // Locks and cursors of a server that restarts, elects or is busy; 134: it has no majority to read from yet.
+        | 24 | 43 | 46 | 133 | 134 | 175 | 202 | 237 => FailureClass::SinkDown,
         13 | 18 | 79 | 100 | 8000 | 14_031 => FailureClass::SinkMisconfigured,
         50 | 64 | 11_601 => FailureClass::UnknownOutcome,
         9 | 14 | 15 | 22 | 40 | 52 | 57 | 66 | 121 | 10_334 | 11_000 | 17_419 => FailureClass::Permanent,

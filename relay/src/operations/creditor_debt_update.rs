@@ -35,47 +35,69 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             Err(error) => finished.push(undecodable(claim, &error)),
         }
     }
-    let mut last = None;
+    // What the server or the driver holds against a whole batch may be one message's fault: halve until that one is alone.
+    let mut parts = vec![open];
+    while let Some(mut part) = parts.pop() {
+        let Err(failure) = carry(context, &mut part, &mut finished, deadline).await else { continue };
+        if part.len() > 1 && !failure.class.is_the_sinks() {
+            let rest = part.split_off(part.len() / 2);
+            parts.extend([rest, part]);
+        } else {
+            let fail = |message: Open| failed(message.claim, failure.clone(), message.update.stamp.number());
+            finished.extend(part.into_iter().map(fail));
+        }
+    }
+    finished
+}
+
+/// Round after round until nothing is open.
+///
+/// # Errors
+/// Why what is left in `open` could not be carried out.
+async fn carry(
+    context: &Context,
+    open: &mut Vec<Open>,
+    finished: &mut Vec<Finished>,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let mut last = Ok(());
     for _ in 0..ROUNDS {
         if open.is_empty() {
-            return finished;
+            return Ok(());
         }
-        let late = |_| Err(Failure::new(FailureClass::UnknownOutcome, "the time for this attempt is over"));
-        match timeout_at(deadline, round(context, &mut open)).await.unwrap_or_else(late) {
+        let late = |_| {
+            let failure = Failure::new(FailureClass::UnknownOutcome, "the time for this attempt is over");
+            Err(context.clients.unreachable(failure))
+        };
+        match timeout_at(deadline, round(context, open)).await.unwrap_or_else(late) {
             Ok(ended) => {
-                last = None;
+                last = Ok(());
                 let mut ended: HashMap<MessageId, Result<Verdict, Failure>> = ended.into_iter().collect();
-                for message in std::mem::take(&mut open) {
+                for message in std::mem::take(open) {
                     match ended.remove(&message.claim.id) {
                         Some(Ok(verdict)) => finished.push(conclude(message, verdict)),
                         Some(Err(failure)) => {
-                            finished.push(failed(message.claim, failure, message.update.stamp.number()))
+                            finished.push(failed(message.claim, failure, message.update.stamp.number()));
                         }
                         None => open.push(message),
                     }
                 }
             }
             // The next round finds out what became of it; if there is none, the fence makes the repeat safe.
-            Err(failure)
-                if failure.class == FailureClass::UnknownOutcome
-                    && open.iter().any(|message| message.sent) =>
-            {
+            Err(failure) if failure.class == FailureClass::UnknownOutcome && open.iter().any(|m| m.sent) => {
                 tracing::warn!(%failure, "looking again");
-                last = Some(failure);
+                last = Err(failure);
             }
-            Err(failure) => return give_up(finished, open, &failure),
+            Err(failure) => return Err(failure),
         }
     }
-    let moving =
-        || Failure::new(FailureClass::Transient, "the entry kept changing while it was being written");
-    give_up(finished, open, &last.unwrap_or_else(moving))
-}
-
-fn give_up(mut finished: Vec<Finished>, open: Vec<Open>, failure: &Failure) -> Vec<Finished> {
-    finished.extend(
-        open.into_iter().map(|message| failed(message.claim, failure.clone(), message.update.stamp.number())),
-    );
-    finished
+    last?;
+    for message in std::mem::take(open) {
+        let text = "the entry kept changing while it was being written";
+        let failure = Failure::new(FailureClass::Transient, text);
+        finished.push(failed(message.claim, failure, message.update.stamp.number()));
+    }
+    Ok(())
 }
 
 /// One look and one command. Messages that are not among the returned are open still.

@@ -15,7 +15,7 @@ use shared::{
     message::{CreditorDebtUpdate, EmailExtraction, Operation, Origin, Revision, Stamp},
 };
 use std::collections::HashMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
@@ -27,7 +27,8 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
         }
     }
     let ids: Vec<_> = readable.iter().map(|(_, email_id)| *email_id).collect();
-    let mut mails = match read_mails(context, &ids).await {
+    let late = |_| Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look at the mails"));
+    let mut mails = match timeout_at(deadline, read_mails(context, &ids)).await.unwrap_or_else(late) {
         Ok(mails) => mails,
         Err(failure) => {
             finished.extend(readable.into_iter().map(|(claim, _)| failed(claim, failure.clone(), 0)));

@@ -81,7 +81,9 @@ async fn an_older_message_never_overwrites_a_newer_amount_whatever_the_order() {
 #[tokio::test]
 async fn the_same_update_twice_is_once() {
     let world = World::new().await;
-    world.client(vec![turmhaus("b")]).await;
+    let mut entry = turmhaus("b");
+    entry.insert("current_debt_amount", 1000);
+    world.client(vec![entry]).await;
     let email = world.commit(Update::default()).await;
     world.once().await;
     let entries = world.entries().await;
@@ -91,6 +93,12 @@ async fn the_same_update_twice_is_once() {
         .await;
     world.once().await;
     assert_eq!(world.entries().await, entries);
+    let old = world.row("select array_agg(old_amount::text order by id) from decisions").await;
+    assert_eq!(
+        old.get::<_, Vec<String>>(0),
+        ["1000.00", "1000.00"],
+        "what was there before, not our own amount"
+    );
     assert_eq!(world.state(email).await, "done/already/0");
     assert_eq!(world.row("select count(*) from creditor_debts").await.get::<_, i64>(0), 1);
 }
@@ -115,6 +123,7 @@ async fn when_the_portal_has_dropped_our_mark_the_ledger_still_knows_the_newest(
 async fn what_is_implausible_is_held_with_its_reason_and_writes_nothing() {
     let cases = [
         (Update { amount: None, ..Update::default() }, "no amount"),
+        (Update { aktenzeichen: "", ..Update::default() }, "neither a case number nor a client"),
         (Update { amount: Some("500000.01".into()), ..Update::default() }, "over 500000"),
         (Update { confidence: Some(0.5), ..Update::default() }, "confidence"),
         (Update { amount: Some("99.99".into()), ..Update::default() }, "lower"),
@@ -257,5 +266,105 @@ async fn documents_of_unexpected_shape_end_with_a_reason() {
         let email = world.commit(Update::default()).await;
         world.once().await;
         assert_eq!(world.state(email).await, "done/held_for_review/0");
+    }
+}
+
+#[tokio::test]
+async fn entries_that_a_filter_cannot_tell_apart_are_not_written_and_no_worse_fit_is() {
+    let other_address = |id: &str| doc! { "id": id, "sender_email": "other@turmhaus.example" };
+    let lists = [
+        vec![turmhaus("b"), turmhaus("b"), other_address("c")],
+        vec![turmhaus("b"), doc! { "id": "b", "reference_number": 5 }],
+        vec![turmhaus("b"), doc! { "id": ["b"], "sender_name": "Seeblick" }],
+    ];
+    for list in lists {
+        let world = World::new().await;
+        world.client(list.clone()).await;
+        let email = world.commit(Update::default()).await;
+        world.once().await;
+        assert_eq!(world.entries().await, list);
+        assert_eq!(world.state(email).await, "done/held_for_review/0");
+    }
+    let world = World::new().await;
+    let mut entry = turmhaus("b");
+    entry.insert("reference_number", 12345);
+    world.client(vec![entry]).await;
+    let email = world.commit(Update::default()).await;
+    world.once().await;
+    assert_eq!(world.state(email).await, "done/applied/0", "with an id the other fields may be of any type");
+}
+
+#[tokio::test]
+async fn a_mark_passes_only_where_it_is_no_string_or_a_lower_one() {
+    let own = "01857";
+    let cases: [(Bson, &str); 6] = [
+        ("99999999999999999999".into(), "done/superseded/0"),
+        ("zzz".into(), "done/superseded/0"),
+        (format!("{own}0").into(), "done/applied/0"),
+        ("".into(), "done/applied/0"),
+        (5.into(), "done/applied/0"),
+        (Bson::Null, "done/applied/0"),
+    ];
+    for (stamp, expected) in cases {
+        let world = World::new().await;
+        let mut entry = turmhaus("b");
+        entry.insert("_relay", doc! { "stamp": stamp.clone(), "email": 1, "previous": null });
+        world.client(vec![entry]).await;
+        let email = world.commit(Update::default()).await;
+        world.once().await;
+        assert_eq!(world.state(email).await, expected, "{stamp}");
+    }
+}
+
+#[tokio::test]
+async fn a_mail_without_an_amount_bothers_nobody_when_it_is_stale_and_waits_for_its_client() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    world.commit(Update::of("2500", "2026-01-02T00:00:00Z")).await;
+    world.once().await;
+    let none = |received_at| Update { amount: None, received_at, ..Update::default() };
+    let older = world.commit(none("2026-01-01T00:00:00Z")).await;
+    let early = world.commit(Update { aktenzeichen: "77/26", ..none("2026-01-03T00:00:00Z") }).await;
+    world.once().await;
+    assert_eq!(world.state(older).await, "done/superseded/0");
+    assert_eq!(world.state(early).await, "waiting/target_missing/0");
+    assert_eq!(world.shows(early).await, "matching/no_match/pending");
+}
+
+#[tokio::test]
+async fn two_amounts_of_one_stamp_in_one_batch_are_a_case_for_a_person() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let first = world.commit(Update::of("1000", "2026-01-01T00:00:00Z")).await;
+    let second = world.commit(Update::of("2000", "2026-01-01T00:00:00Z")).await;
+    world.run("update outbox_messages set payload = payload || jsonb_build_object('stamp', (select min(payload ->> 'stamp') from outbox_messages))").await;
+    world.once().await;
+    assert_eq!(world.state(first).await, "done/applied/0");
+    assert_eq!(world.state(second).await, "done/held_for_review/0");
+    assert_eq!(world.amount("b").await, Some(1000.0));
+}
+
+#[tokio::test]
+async fn a_document_that_cannot_be_read_takes_nobody_with_it() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let mut bytes =
+        doc! { "aktenzeichen": "9999", "firstName": "XYZ", "final_creditor_list": [turmhaus("x")] }
+            .to_vec()
+            .unwrap();
+    let at = bytes.windows(3).position(|part| part == b"XYZ").unwrap();
+    bytes[at] = 0xFF; // no UTF-8
+    let raw = mongodb::bson::RawDocumentBuf::from_bytes(bytes).unwrap();
+    world.mongo.clients.clone_with_type::<mongodb::bson::RawDocumentBuf>().insert_one(raw).await.unwrap();
+    let mut good = Vec::new();
+    for _ in 0..5 {
+        good.push(world.commit(Update::default()).await);
+    }
+    let bad = world.commit(Update { aktenzeichen: "9999", ..Update::default() }).await;
+    let summary = world.once().await;
+    assert_eq!((summary.claimed, summary.dead), (6, 1));
+    assert_eq!(world.state(bad).await, "dead/permanent/1");
+    for email in good {
+        assert!(world.state(email).await.starts_with("done/"));
     }
 }

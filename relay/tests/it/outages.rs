@@ -112,6 +112,23 @@ async fn postgres_that_breaks_during_the_apply_leaves_the_message_to_the_next_cl
     assert_eq!(world.state(email).await, "done/applied/0");
 }
 
+#[tokio::test]
+async fn a_forgotten_transaction_holds_a_lane_no_longer_than_the_lease() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let email = world.commit(Update::default()).await;
+    let mut forgotten = world.database.client().await;
+    let transaction = forgotten.transaction().await.unwrap();
+    transaction.execute("select from incoming_emails for update", &[]).await.unwrap();
+    let (_, end) = world.try_once(&world.context().await).await;
+    assert!(matches!(end, Err(Trouble::Postgres(text)) if text.contains("no reply to a finish")));
+    transaction.rollback().await.unwrap();
+    world.run("update outbox_messages set claimed_until = now() - interval '1 second'").await;
+    world.once().await;
+    assert_eq!(world.state(email).await, "done/already/0");
+    assert_eq!(world.shows(email).await, "completed/auto_matched/synced");
+}
+
 /// Waits for an event that some other task brings about; the test's own time limit ends it.
 pub(crate) async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
     while !condition().await {

@@ -67,6 +67,31 @@ async fn a_rewrite_that_drops_our_mark_lets_the_newer_through_and_the_older_not(
 }
 
 #[tokio::test]
+async fn an_older_message_loses_even_when_the_list_is_reordered_and_our_mark_dropped_before_its_write() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b"), seeblick("a")]).await;
+    let older = world.commit(Update::of("1200", "2026-01-01T00:00:00Z")).await;
+    let (context, wire) = world.context_over_wire().await;
+    let point = wire.hold_at(UPDATE_COMMAND);
+    let slow = world.try_once(&context);
+    let others = async {
+        let go_on = point.reached().await;
+        world.commit(Update::of("1300", "2026-01-02T00:00:00Z")).await;
+        assert_eq!(world.once().await.applied, 1);
+        let mut entry = world.entries().await.remove(0);
+        entry.remove("_relay");
+        let rewritten = list(vec![seeblick("a"), entry]);
+        world.mongo.clients.update_one(doc! {}, rewritten).await.unwrap();
+        go_on.send(()).unwrap();
+    };
+    let ((_, end), ()) = tokio::join!(slow, others);
+    assert_eq!(end, Ok(()));
+    assert_eq!(world.state(older).await, "done/superseded/0");
+    assert_eq!(world.amount("b").await, Some(1300.0));
+    assert_eq!(world.amount("a").await, None);
+}
+
+#[tokio::test]
 async fn an_amount_that_somebody_raises_meanwhile_is_guarded_anew() {
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;

@@ -150,7 +150,7 @@ impl World {
         let email_id = self.email(update.creditor_email, received_at).await;
         let stamp = Stamp::new(received_at, email_id, Revision::FIRST).unwrap();
         let mut payload = json!({
-            "email_id": email_id, "client_aktenzeichen": update.aktenzeichen, "creditor_email": update.creditor_email,
+            "email_id": email_id, "client_aktenzeichen": Some(update.aktenzeichen).filter(|number| !number.is_empty()), "creditor_email": update.creditor_email,
             "creditor_name": update.creditor_name, "new_debt_amount": update.amount, "response_text": "Stand heute",
             "reference_numbers": ["TK-1"], "received_at": received_at, "stamp": stamp, "origin": "mail",
         });

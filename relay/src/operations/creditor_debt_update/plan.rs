@@ -93,12 +93,13 @@ fn ended(verdict: Verdict) -> Box<Step> {
 /// Which entry a message means, or why none.
 pub(super) fn locate<'a>(documents: &'a [Found], message: &Open) -> Result<Target<'a>, Box<Step>> {
     let clients = message.keys.select(documents.iter().map(|found| &found.client));
-    if message.update.new_debt_amount.is_none() {
-        // Nothing to write: a person reads the mail now, whether or not the client is there already.
-        return Err(ended(Verdict::held("the mail states no amount", &clients)));
-    }
     if message.keys.is_empty() && clients.is_empty() {
         return Err(ended(Verdict::held("the mail names neither a case number nor a client", &[])));
+    }
+    let otherwise_named = message.keys.otherwise_named(documents.iter().map(|found| &found.client));
+    if clients.is_empty() && !otherwise_named.is_empty() {
+        let reason = "a number of the mail is a case number, but of a client of another name";
+        return Err(ended(Verdict::held(reason, &otherwise_named)));
     }
     match matching::find_entry(&clients, &message.update) {
         Match::Entry(client, entry, confidence) => {
@@ -147,20 +148,24 @@ pub(super) fn plan<'a>(
 fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> {
     let update = &message.update;
     let key = || (target.found.client.client_id.clone(), target.entry.entry_key.clone());
-    let (stamp, email_id, amount) = match target.entry.fence {
-        Some(fence) => (fence.stamp, fence.email_id, target.entry.stored.known()),
-        None => marks.get(&key()).map(|mark| (mark.stamp, mark.email_id, mark.amount))?,
+    let (stamp, email_id, amount, previous) = match &target.entry.fence {
+        Some(fence) => (fence.stamp.clone(), fence.email_id, target.entry.stored.known(), fence.previous),
+        None => marks.get(&key()).map(|mark| (mark.stamp.to_string(), mark.email_id, mark.amount, None))?,
     };
-    if update.stamp < stamp {
+    let own = update.stamp.to_string();
+    if own < stamp {
         return Some(Verdict::at(target, Outcome::Superseded, "something newer is stored"));
     }
-    if update.stamp > stamp {
+    if own > stamp {
         return None;
     }
     if email_id == update.email_id && amount == update.new_debt_amount {
-        let outcome = if message.sent { Outcome::Applied } else { Outcome::Already };
-        let reason = if message.sent { "written" } else { "this update is stored already" };
-        return Some(Verdict::at(target, outcome, reason));
+        let (outcome, reason) = match message.sent {
+            true => (Outcome::Applied, "written"),
+            false => (Outcome::Already, "this update is stored already"),
+        };
+        // The entry holds our own amount by now; what was there before stands in our mark.
+        return Some(Verdict { old_amount: previous, ..Verdict::at(target, outcome, reason) });
     }
     Some(Verdict::at(target, Outcome::HeldForReview, "another amount of the same stamp is stored"))
 }
@@ -173,12 +178,16 @@ fn guard_in_order(
 ) {
     let mut passed: Vec<(usize, MessageId, Amount)> = Vec::new();
     let mut effective = None;
+    let mut last_stamp = None;
     for &index in group {
         let (Some(message), Some((Some(target), step))) = (open.get(index), steps.get_mut(index)) else {
             continue;
         };
-        let stored = effective.unwrap_or(target.entry.stored);
         let update = &message.update;
+        if last_stamp.replace(update.stamp) == Some(update.stamp) {
+            continue; // the next round compares it with what the other has written
+        }
+        let stored = effective.unwrap_or(target.entry.stored);
         // A decision and a repair have been thought about already.
         let decided = update.decided_by.is_some() || update.origin == Origin::Repair;
         match guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided) {
