@@ -90,7 +90,7 @@ pub async fn main(cli: Cli) -> ExitCode {
         },
         Command::Migrate | Command::Review(_) => match cli.settings.database() {
             Ok(url) => on_database(&cli.command, cli.json, &url).await,
-            Err(problems) => return bad_configuration(&problems),
+            Err(problem) => return bad_configuration(&[problem]),
         },
     };
     result.unwrap_or_else(|error| {

@@ -3,13 +3,17 @@
 use crate::write_guard::WriteGuard;
 use clap::Args;
 use shared::process::{LogFormat, Secret, log_filter, secret};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::Path};
 
 const ADMIN_LISTEN: &str = "127.0.0.1:9465";
 const EXTRACTOR: &str = "rules";
 const HOLD_LOWER_AMOUNTS: &str = "true";
 const POOL_SIZE: &str = "6";
 const LOG_FORMAT: &str = "text";
+
+/// What MongoDB refuses in the name of a database.
+const NOT_IN_A_DATABASE_NAME: [char; 13] =
+    ['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?', '\0'];
 
 /// As given on the command line and in the environment. An empty variable counts as not set.
 #[derive(Debug, Clone, Args)]
@@ -19,19 +23,19 @@ pub struct Settings {
     database_url: Option<Secret>,
     /// File that holds DATABASE_URL
     #[arg(long, env = "DATABASE_URL_FILE", global = true)]
-    database_url_file: Option<PathBuf>,
+    database_url_file: Option<String>,
     /// Postgres for LISTEN, where DATABASE_URL is a PgBouncer [default: DATABASE_URL]
     #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true, global = true)]
     database_direct_url: Option<Secret>,
     /// File that holds DATABASE_DIRECT_URL
     #[arg(long, env = "DATABASE_DIRECT_URL_FILE", global = true)]
-    database_direct_url_file: Option<PathBuf>,
+    database_direct_url_file: Option<String>,
     /// MongoDB, as mongodb://user:password@host:port/?replicaSet=name; a replica set
     #[arg(long, env = "MONGODB_URL", hide_env_values = true, global = true)]
     mongodb_url: Option<Secret>,
     /// File that holds MONGODB_URL
     #[arg(long, env = "MONGODB_URL_FILE", global = true)]
-    mongodb_url_file: Option<PathBuf>,
+    mongodb_url_file: Option<String>,
     /// The MongoDB database that has the collection `clients`
     #[arg(long, env = "MONGODB_DATABASE", global = true)]
     mongodb_database: Option<String>,
@@ -81,14 +85,10 @@ impl Settings {
     /// Postgres alone, for the commands that need nothing else.
     ///
     /// # Errors
-    /// The problems, each with the variable's name.
-    pub fn database(&self) -> Result<Secret, Vec<String>> {
-        let url = needed("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref());
-        let url = url.and_then(|url| {
-            let checked = shared::postgres::config(url.expose(), "check").map(|_| ());
-            checked.map(|()| url).map_err(|error| format!("DATABASE_URL: {error}"))
-        });
-        url.map_err(|problem| vec![problem])
+    /// The problem, with the variable's name.
+    pub fn database(&self) -> Result<Secret, String> {
+        let url = needed("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref())?;
+        usable("DATABASE_URL", url)
     }
 
     /// Everything that a running relay needs.
@@ -97,74 +97,76 @@ impl Settings {
     /// All problems, each with the variable's name.
     pub fn check(&self) -> Result<Config, Vec<String>> {
         let mut problems = Vec::new();
-        let database_url = self.database().map_err(|found| problems.extend(found)).ok();
-        let mut keep = |problem: String| problems.push(problem);
-        let direct = secret(
-            "DATABASE_DIRECT_URL",
-            self.database_direct_url.as_ref(),
-            self.database_direct_url_file.as_deref(),
+        let database_url = keep(&mut problems, self.database());
+        let direct_url =
+            keep(&mut problems, self.direct_database()).flatten().or_else(|| database_url.clone());
+        let mongodb_url = needed("MONGODB_URL", self.mongodb_url.as_ref(), self.mongodb_url_file.as_ref());
+        let mongodb_url = keep(&mut problems, mongodb_url);
+        let mongodb_database = keep(&mut problems, self.mongodb_database());
+        let listen = "RELAY_ADMIN_LISTEN must be an address and port such as 127.0.0.1:9465";
+        let admin_listen =
+            keep(&mut problems, given(&self.admin_listen, ADMIN_LISTEN).parse().or(Err(listen.into())));
+        let hold_lower = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse();
+        let hold_lower =
+            keep(&mut problems, hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false".into())));
+        let pool_size =
+            given(&self.pool_size, POOL_SIZE).parse().ok().filter(|size| (3..=100).contains(size));
+        let pool_size = keep(
+            &mut problems,
+            pool_size.ok_or_else(|| "RELAY_POOL_SIZE must be a number from 3 to 100".into()),
         );
-        let database_direct_url = direct.map_err(&mut keep).ok().flatten().or_else(|| database_url.clone());
-        let mongodb_url = needed("MONGODB_URL", self.mongodb_url.as_ref(), self.mongodb_url_file.as_ref())
-            .map_err(&mut keep)
-            .ok();
-        let mongodb_database = self.mongodb_database.clone().filter(|name| !name.trim().is_empty());
-        if mongodb_database.is_none() {
-            keep(
+        if given(&self.extractor, EXTRACTOR) != EXTRACTOR {
+            problems.push("EXTRACTOR must be rules: this build has no other extractor".into());
+        }
+        let log_format = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>();
+        keep(&mut problems, log_format.map_err(|problem| format!("LOG_FORMAT {problem}")));
+        keep(&mut problems, log_filter());
+        let config = || {
+            Some(Config {
+                database_url: database_url?,
+                database_direct_url: direct_url?,
+                mongodb_url: mongodb_url?,
+                mongodb_database: mongodb_database?,
+                admin_listen: admin_listen?,
+                guard: WriteGuard { hold_lower: hold_lower? },
+                pool_size: pool_size?,
+            })
+        };
+        config().filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    fn direct_database(&self) -> Result<Option<Secret>, String> {
+        let file = path(self.database_direct_url_file.as_ref());
+        let url = secret("DATABASE_DIRECT_URL", self.database_direct_url.as_ref(), file)?;
+        url.map(|url| usable("DATABASE_DIRECT_URL", url)).transpose()
+    }
+
+    fn mongodb_database(&self) -> Result<String, String> {
+        let name = self.mongodb_database.as_deref().unwrap_or_default().trim();
+        if name.is_empty() {
+            return Err(
                 "MONGODB_DATABASE is not set: the name of the database that has the collection `clients`"
                     .into(),
             );
         }
-        let admin_listen: Option<SocketAddr> = given(&self.admin_listen, ADMIN_LISTEN).parse().ok();
-        if admin_listen.is_none() {
-            keep("RELAY_ADMIN_LISTEN must be an address and port such as 127.0.0.1:9465".into());
+        if name.len() > 63 || name.contains(NOT_IN_A_DATABASE_NAME) {
+            return Err(
+                "MONGODB_DATABASE must be at most 63 bytes without blanks or any of /\\.\"$*<>:|?".into()
+            );
         }
-        if given(&self.extractor, EXTRACTOR) != EXTRACTOR {
-            keep("EXTRACTOR must be rules: this build has no other extractor".into());
-        }
-        let hold_lower: Option<bool> = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse().ok();
-        if hold_lower.is_none() {
-            keep("RELAY_HOLD_LOWER_AMOUNTS must be true or false".into());
-        }
-        let pool_size: Option<usize> =
-            given(&self.pool_size, POOL_SIZE).parse().ok().filter(|size| (3..=100).contains(size));
-        if pool_size.is_none() {
-            keep("RELAY_POOL_SIZE must be a number from 3 to 100".into());
-        }
-        if let Err(problem) = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>() {
-            keep(format!("LOG_FORMAT {problem}"));
-        }
-        if let Err(problem) = log_filter() {
-            keep(problem);
-        }
-        match (
-            database_url,
-            database_direct_url,
-            mongodb_url,
-            mongodb_database,
-            admin_listen,
-            hold_lower,
-            pool_size,
-        ) {
-            (
-                Some(database_url),
-                Some(database_direct_url),
-                Some(mongodb_url),
-                Some(mongodb_database),
-                Some(admin_listen),
-                Some(hold_lower),
-                Some(pool_size),
-            ) if problems.is_empty() => Ok(Config {
-                database_url,
-                database_direct_url,
-                mongodb_url,
-                mongodb_database,
-                admin_listen,
-                guard: WriteGuard { hold_lower },
-                pool_size,
-            }),
-            _ => Err(problems),
-        }
+        Ok(name.to_owned())
+    }
+}
+
+/// The value, or None with its problem on the list.
+fn keep<T>(problems: &mut Vec<String>, checked: Result<T, String>) -> Option<T> {
+    checked.map_err(|problem| problems.push(problem)).ok()
+}
+
+fn usable(name: &str, url: Secret) -> Result<Secret, String> {
+    match shared::postgres::config(url.expose(), "check") {
+        Ok(_) => Ok(url),
+        Err(error) => Err(format!("{name}: {error}")),
     }
 }
 
@@ -173,7 +175,11 @@ fn given<'a>(text: &'a str, default: &'a str) -> &'a str {
     if text.trim().is_empty() { default } else { text.trim() }
 }
 
-fn needed(name: &str, value: Option<&Secret>, file: Option<&PathBuf>) -> Result<Secret, String> {
-    secret(name, value, file.map(PathBuf::as_path))?
-        .ok_or_else(|| format!("{name} is not set (nor {name}_FILE)"))
+/// A file's name as text: clap itself refuses an empty path, and an empty variable counts as not set.
+fn path(file: Option<&String>) -> Option<&Path> {
+    file.map(Path::new)
+}
+
+fn needed(name: &str, value: Option<&Secret>, file: Option<&String>) -> Result<Secret, String> {
+    secret(name, value, path(file))?.ok_or_else(|| format!("{name} is not set (nor {name}_FILE)"))
 }

@@ -99,6 +99,34 @@ async fn bad_configuration_exits_64_with_all_problems_at_once() {
 }
 
 #[tokio::test]
+async fn an_empty_variable_counts_as_not_set() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+    command.arg("check-config").env_clear();
+    command
+        .env("DATABASE_URL", "postgres://user@host/x")
+        .env("MONGODB_URL", "mongodb://host")
+        .env("MONGODB_DATABASE", "x");
+    for name in [
+        "DATABASE_URL_FILE",
+        "MONGODB_URL_FILE",
+        "DATABASE_DIRECT_URL",
+        "DATABASE_DIRECT_URL_FILE",
+        "RELAY_ADMIN_LISTEN",
+    ] {
+        command.env(name, "");
+    }
+    for name in ["EXTRACTOR", "RELAY_HOLD_LOWER_AMOUNTS", "RELAY_POOL_SIZE", "LOG_FORMAT", "RUST_LOG"] {
+        command.env(name, "");
+    }
+    let (code, stdout, stderr) = text(&command.output().await.unwrap());
+    assert_eq!((code, stdout.as_str()), (Some(0), "ok\n"), "{stderr}");
+    command.env("MONGODB_DATABASE", "a.b").env("DATABASE_DIRECT_URL", "mysql://x");
+    let (code, _, stderr) = text(&command.output().await.unwrap());
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("MONGODB_DATABASE") && stderr.contains("DATABASE_DIRECT_URL"), "{stderr}");
+}
+
+#[tokio::test]
 async fn five_processes_may_migrate_at_once() {
     let database = Database::empty().await;
     let migrate = || {
