@@ -1,53 +1,145 @@
-//! The built-in extractor: rules over the cleaned text, no network.
+//! The built-in extractor: rules over the mail's text, without network and without a model.
 //!
-//! A wrong amount is far worse than a missing one, so every part answers None when in doubt. Orders to the reader that stand in a
-//! mail are text like any other. Pure; the patterns are compiled once.
+//! Owns the order in which a mail is read: who is meant, what every figure of money is, what kind of mail it is, and only then
+//! which figure, if any, is the claim. Text that gives orders to its reader is content like any other. The parts own their
+//! vocabulary: `flow` the pieces of a text, `figures` numbers, `labels` their meaning, `statement` all of them, `amounts` the choice, `kind` the intent,
+//! `names`, `references` and `creditor` the rest.
 
-mod claim;
+mod amounts;
+mod creditor;
 mod figures;
 mod flow;
 mod kind;
+mod labels;
 mod names;
 mod references;
+mod statement;
 
-use super::{ExtractedEntities, Mail};
+use super::{ExtractedEntities, Intent, Mail};
 use regex::Regex;
+use rust_decimal::Decimal;
+use shared::money::Amount;
+use std::sync::LazyLock;
 
-/// What one mail says, by rules.
+/// Longest summary in characters; the portal shows it in one cell of a table.
+const SUMMARY_LIMIT: usize = 300;
+
+/// Reads a mail. The same mail always gives the same answer.
 #[must_use]
 pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
-    let current = mail.text.current.as_str();
-    if let Some(intent) = kind::no_reply(mail) {
-        return ExtractedEntities {
-            is_creditor_reply: false,
-            intent,
-            client_name: None,
-            client_aktenzeichen: None,
-            creditor_name: None,
-            debt_amount: None,
-            reference_numbers: Vec::new(),
-            confidence: 0.9,
-            summary: None,
-        };
+    let subject = crate::mail_text::read(Some(mail.subject), None).current;
+    let mail = Mail { subject: subject.trim(), ..*mail };
+    let (current, history) = (mail.text.current.as_str(), mail.text.history.as_str());
+    let units = flow::units(current);
+    let lines: Vec<&str> = units.iter().map(|unit| unit.text.as_str()).collect();
+    let client = names::client(mail.subject, &lines, history, mail.from_name);
+    let stranger =
+        |sentence: &str| client.as_ref().is_some_and(|client| names::is_about_stranger(sentence, client));
+    let statement = statement::read(current, is_english(current), stranger);
+    let aktenzeichen = references::aktenzeichen(mail.subject, current, history);
+    let stated = statement.claim(false);
+    let states_claim = stated.as_ref().is_some_and(|claim| claim.confidence > 0.8);
+    if let Some(intent) = kind::not_a_reply(&mail, states_claim, aktenzeichen.is_some()) {
+        return nothing(intent);
     }
-    let claim = claim::find(current);
-    let client_aktenzeichen = references::case_number(mail);
-    let creditor_name = names::creditor(mail);
+    let several = {
+        let own = references::own_numbers(current);
+        own.iter().any(|number| Some(number) != own.first())
+    };
+    let text = lines.join("\n\n");
+    let unknown = kind::is_unknown(&text);
+    let nothing_owed = kind::denies_claim(&text) || (stated.is_none() && kind::says_settled(&text));
+    let claim = if nothing_owed { statement.claim(true) } else { stated };
+    let claim = claim.filter(|_| !unknown && !several);
+    let amount = claim.as_ref().and_then(|claim| Amount::from_decimal(Decimal::new(claim.cents, 2)).ok());
+    let names_claims = statement
+        .mentions
+        .iter()
+        .any(|mention| labels::is_claim(mention.kind) || mention.kind == labels::Kind::Part);
+    let intent = kind::intent(
+        mail.subject,
+        &text,
+        amount.is_some(),
+        claim.as_ref().is_some_and(|claim| claim.cents == 0),
+        names_claims,
+    );
+    let asked = history.contains('?');
     ExtractedEntities {
         is_creditor_reply: true,
-        intent: kind::intent(current, claim.as_ref().map(|claim| claim.amount)),
-        client_name: names::client(mail, creditor_name.as_deref()),
-        reference_numbers: references::creditors_numbers(mail, client_aktenzeichen.as_deref()),
-        client_aktenzeichen,
-        creditor_name,
-        debt_amount: claim.as_ref().map(|claim| claim.amount),
-        confidence: claim.as_ref().map_or(0.9, |claim| claim.confidence),
-        summary: claim.map(|claim| claim.sentence),
+        intent,
+        client_name: client.filter(|_| !several).map(|client| client.display()),
+        creditor_name: creditor::name(mail.subject, current, mail.from_name),
+        debt_amount: amount,
+        reference_numbers: if unknown {
+            Vec::new()
+        } else {
+            references::creditors(mail.subject, &units, aktenzeichen.as_deref(), asked)
+        },
+        confidence: claim.as_ref().map_or(0.8, |claim| claim.confidence),
+        summary: claim
+            .map(|claim| claim.sentence)
+            .or_else(|| first_sentence(&units))
+            .and_then(|sentence| summary(&sentence)),
+        client_aktenzeichen: aktenzeichen.filter(|_| !several),
     }
 }
 
-/// A pattern that is a constant of this program.
-#[expect(clippy::expect_used, reason = "the patterns are constants, and the tests compile each of them")]
-fn pattern(source: &str) -> Regex {
-    Regex::new(source).expect("a constant pattern compiles")
+fn nothing(intent: Intent) -> ExtractedEntities {
+    ExtractedEntities {
+        is_creditor_reply: false,
+        intent,
+        client_name: None,
+        client_aktenzeichen: None,
+        creditor_name: None,
+        debt_amount: None,
+        reference_numbers: Vec::new(),
+        confidence: 0.9,
+        summary: None,
+    }
 }
+
+static GERMAN: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:der|die|das|und|ist|wir|sie|nicht|mit|forderung|betrag|summe)\b"));
+static ENGLISH: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:the|and|is|we|you|your|of|with|claim|balance)\b"));
+
+/// Whether a mail is in English, where a comma separates thousands.
+fn is_english(text: &str) -> bool {
+    ENGLISH.find_iter(text).take(500).count() > GERMAN.find_iter(text).take(500).count()
+}
+
+static COURTESY: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)^\s*(?:sehr geehrte|guten (?:tag|morgen)|hallo|liebe|dear|hi\b|mit \p{L}+ (?:\p{L}+ )?gr|ihr\p{L}* zeichen|unser zeichen|vielen dank)",
+    )
+});
+
+/// The first sentence that says something, for a mail without a claim.
+fn first_sentence(units: &[flow::Unit]) -> Option<String> {
+    units
+        .iter()
+        .flat_map(|unit| flow::sentences(unit).into_iter().filter_map(|range| unit.text.get(range)))
+        .map(str::trim)
+        .find(|sentence| {
+            sentence.chars().count() > 25
+                && sentence.ends_with(['.', '!', '?'])
+                && !COURTESY.is_match(sentence)
+        })
+        .map(str::to_owned)
+}
+
+fn summary(sentence: &str) -> Option<String> {
+    let sentence = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
+    if sentence.chars().count() <= SUMMARY_LIMIT {
+        return (!sentence.is_empty()).then_some(sentence);
+    }
+    Some(sentence.chars().take(SUMMARY_LIMIT - 1).chain(['…']).collect())
+}
+
+#[expect(clippy::expect_used, reason = "the patterns are constants and a test compiles each")]
+fn pattern(source: &str) -> Regex {
+    Regex::new(source).expect("a constant pattern is valid")
+}
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,10 @@ pub(super) fn server_text(error: &Document) -> String {
     format!("MongoDB error {} {}", code_of(error), error.get_str("codeName").unwrap_or_default())
 }
 
-/// The driver's own text, cut before what could hold a server description of several lines.
+/// The driver's own text, cut; of a description of all servers only the first one's error.
 pub(super) fn text_of(error: &Error) -> String {
-    error.kind.to_string().chars().take(200).collect()
+    let text = error.kind.to_string();
+    let servers =
+        text.split_once("Error: Kind: ").map(|(_, rest)| rest.split(", labels:").next().unwrap_or(rest));
+    servers.unwrap_or(&text).chars().take(200).collect()
 }

@@ -19,35 +19,61 @@ const SHORTEST_WRAPPED: usize = 50;
 /// Units that are read. A ledger of a decade has some 500 lines; beyond this nobody states a claim.
 const MOST_UNITS: usize = 20_000;
 /// Bytes of one unit that are read, so that the work on each of its figures stays bounded.
-const LONGEST_UNIT: usize = 20_000;
+const LONGEST_UNIT: usize = 10_000;
 
 static COLUMNS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\S(?: {3,}|\t+| ?[._]{4,} ?)\S|\S {2,}(?:EUR|Euro|€|CHF|USD|GBP|[-+]?[0-9])|\S\s*[._]{4,}\s*\S")
 });
-static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:[-*•–·]|\d{1,2}\)|[a-z]\))\s"));
+static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:[-*•–·]|\d{1,2}[.)]|[a-z]\))\s"));
+/// "zum / 1. Juni": a date's day at a line's start is no number of a list.
+static DAY: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^\d{1,2}\.\s(?:\p{Ll}|Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez)"));
+
+static CURRENCY_LAST: LazyLock<Regex> = LazyLock::new(|| pattern(r"\p{L} (?:EUR|Euro|€)$"));
+
+/// Whether a line's end separates a currency from its figure.
+fn splits_amount(end: &str, next: &str) -> bool {
+    let digit = |c: char| c.is_ascii_digit();
+    (CURRENCY_LAST.is_match(end) && next.starts_with(digit))
+        || (end.ends_with(digit) && next.starts_with(['€', 'E']) && CURRENCY_FIRST.is_match(next))
+}
+
+static CURRENCY_FIRST: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^(?:EUR|Euro|€)(?:$|[^\p{L}0-9]*$|[^\p{L}]*\s\p{Ll})"));
+
+/// The last characters of a text.
+fn tail(text: &str, length: usize) -> &str {
+    text.char_indices().rev().nth(length - 1).map_or(text, |(from, _)| text.get(from..).unwrap_or(text))
+}
 
 /// The units of a text in order.
 pub(super) fn units(text: &str) -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::new();
-    let mut open = false;
+    let (mut open, mut in_paragraph) = (false, false);
     for line in text.lines() {
         let line = line.trim().trim_matches('\u{a0}');
         if line.is_empty() {
-            open = false;
+            (open, in_paragraph) = (false, false);
             continue;
         }
         let row = COLUMNS.is_match(line);
-        let joins = open && !row && !BULLET.is_match(line);
-        let room = units.len() < MOST_UNITS && line.len() < LONGEST_UNIT;
-        match units.last_mut() {
-            Some(unit) if joins && unit.text.len() + line.len() < LONGEST_UNIT => {
-                unit.text.push(' ');
-                unit.text.push_str(line);
-            }
-            _ if room => units.push(Unit { text: line.to_owned(), row }),
-            _ => {}
+        let goes_on = line.starts_with(char::is_lowercase) && !units.last().is_none_or(|unit| unit.row);
+        let amount_goes_on =
+            units.last().is_some_and(|unit| !unit.row && splits_amount(tail(&unit.text, 8), line));
+        let joins = (open || (in_paragraph && (goes_on || amount_goes_on)))
+            && !row
+            && (!BULLET.is_match(line) || DAY.is_match(line));
+        if let Some(unit) =
+            units.last_mut().filter(|unit| joins && unit.text.len() + line.len() < LONGEST_UNIT)
+        {
+            unit.text.push(' ');
+            unit.text.push_str(line);
+        } else if units.len() < MOST_UNITS && line.len() < LONGEST_UNIT {
+            units.push(Unit { text: line.to_owned(), row });
         }
-        open = !row && line.chars().count() >= SHORTEST_WRAPPED && !line.ends_with(['.', '!', '?', ':', ';']);
+        in_paragraph = true;
+        let shortest = if joins { SHORTEST_WRAPPED / 2 } else { SHORTEST_WRAPPED };
+        open = !row && line.chars().count() >= shortest && !line.ends_with(['.', '!', '?', ':', ';']);
     }
     units
 }
@@ -74,13 +100,8 @@ pub(super) fn sentences(unit: &Unit) -> Vec<Range<usize>> {
         }
         let following = text.get(at + 1..).unwrap_or_default().trim_start();
         let sentence = text.get(start..=at).unwrap_or_default();
-        let tail = sentence
-            .char_indices()
-            .rev()
-            .nth(7)
-            .map_or(sentence, |(from, _)| sentence.get(from..).unwrap_or(sentence));
         let goes_on = following.starts_with(|next: char| next.is_lowercase())
-            || (c == '.' && (ABBREVIATION.is_match(tail) || is_ordinal(sentence)));
+            || (c == '.' && (ABBREVIATION.is_match(tail(sentence, 8)) || is_ordinal(sentence)));
         if !goes_on {
             sentences.push(start..at + 1);
             start = at + 1;

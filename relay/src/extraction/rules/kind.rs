@@ -1,113 +1,240 @@
-//! What kind of mail it is: no creditor's answer at all, or what the creditor wants to say.
+//! What kind of mail it is: a reply of the creditor's side or not, and what it wants to say.
+//!
+//! Owns the intent. It reads phrases of the new text and the subject; amounts only as "there is a claim" or "it is zero".
 
 use super::pattern;
 use crate::extraction::{Intent, Mail};
 use regex::Regex;
-use shared::money::Amount;
 use std::sync::LazyLock;
 
 static BOUNCE_SENDER: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?i)^(?:mailer-daemon|postmaster|mail-daemon|bounces?)[@+-]"));
+    LazyLock::new(|| pattern(r"(?i)^(?:mailer-daemon|postmaster|mail-?delivery)"));
 static BOUNCE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)undeliver(?:ed|able)|returned (?:mail|to sender)|delivery (?:status notification|failed|failure)|unzustellbar|nicht zugestellt|zustellung fehlgeschlagen|mail delivery (?:failed|system)",
+        r"(?i)undeliver|unzustellbar|delivery (?:status notification|has failed|failure|to the following)|failure notice|returned (?:mail|to sender)|could not be delivered|(?:konnte|konnten) nicht (?:zugestellt|übermittelt)|nicht zustellbar|zustellung .{0,40}fehlgeschlagen|recipient address rejected|user unknown|mailbox (?:unavailable|full)|\b5[05][0-9][ -]#?5\.[0-9]\.[0-9]",
     )
 });
-static ABSENCE_SUBJECT: LazyLock<Regex> = LazyLock::new(|| {
+static AUTO_SUBJECT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^\s*(?:automatische antwort|auto(?:matic)?[- ]?reply|abwesend|abwesenheit\w*|out of (?:the )?office|autoantwort|automatische? (?:eingangs|empfangs)\w*|eingangsbestätigung|empfangsbestätigung)",
+        r"(?i)^\W*(?:automatische? (?:antwort|reply|response)|auto(?:matic)?[- ]?(?:reply|response|antwort)|out of (?:the )?office|abwesen\p{L}*|abwesenheitsnotiz|eingangsbestätigung)|bei uns eingegangen|(?:we have|we've) received your|abwesenheit(?:s|\b)|ticket .{0,30}(?:erstellt|created|eröffnet)|eingangsbestätigung",
     )
 });
-static ABSENCE: LazyLock<Regex> = LazyLock::new(|| {
+static ABSENT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)nicht im (?:hause?|büro)|bin (?:ich )?(?:bis|ab|vom)\b.{0,60}(?:abwesend|urlaub|nicht)|out of (?:the )?office|e-?mails? w(?:ird|erden) nicht weitergeleitet|in dringenden fällen",
+        r"(?i)\bbin\b.{0,80}\b(?:nicht (?:im|in der|am|erreichbar|anwesend)|außer haus|ausser haus|abwesend|in urlaub|im urlaub|in elternzeit|wieder (?:im|für sie|erreichbar|zurück))|\bout of (?:the )?office\b|\bon (?:annual |parental )?leave\b|\bbüro .{0,40}(?:nicht besetzt|geschlossen)\b",
     )
 });
-static RECEIPT: LazyLock<Regex> = LazyLock::new(|| {
+static RECEIVED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?is)(?:nachricht|anfrage|anliegen|schreiben|e-?mail|message|request|ticket).{0,120}(?:eingegangen|erhalten|erfasst|received|registriert|angelegt)",
+        r"(?i)\b(?:nachricht|anfrage|anliegen|e-?mail|schreiben|mitteilung|unterlagen|message|request|enquiry|inquiry|email)\b.{0,80}\b(?:eingegangen|erhalten|erfasst|received|registriert|weitergeleitet|logged|angelegt)\b|\b(?:haben|have)\b.{0,30}\b(?:erhalten|received)\b",
     )
 });
-static AUTOMATIC: LazyLock<Regex> = LazyLock::new(|| {
+static PROMISED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)automatisch (?:erzeugt|generiert|erstellt|versandt|versendet)\w*|automatische (?:antwort|nachricht|e-?mail|bestätigung)|antworten sie (?:bitte )?nicht auf diese|do not reply|automated (?:message|reply|response)|werktagen|schnellstmöglich|so bald wie möglich",
+        r"(?i)\b(?:melden uns|bearbeite\p{L}*|bearbeitung\p{L}*|rückmeldung|antwort\p{L}*|kommen .{0,30}auf sie zu|get back to you|respond|reply|processed)\b.{0,100}\b(?:werktag\p{L}*|tag\p{L}*|stunden|schnellst\p{L}*|baldmöglichst|in kürze|innerhalb|zeitnah|umgehend|möglich|unaufgefordert|reihenfolge|working days|business days|hours|soon|shortly)\b",
     )
 });
-static NO_REPLY_SENDER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?i)^(?:no-?reply|do-?not-?reply|noreply|newsletter|news|marketing|info-?mail)[@+._-]")
+static MACHINE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)automatisch\p{L}* (?:erzeugt|generiert|erstellt|versandt|versendet|verschickt|antwort|nachricht|e-?mail|eingangs|empfangs)\p{L}*|antworten sie (?:bitte )?nicht auf diese|(?:vorgangs|ticket|bearbeitungs|fall)-?\s?(?:nummer|nr|id)|ticket\b|automat(?:ed|ically)|do not reply|no-?reply@",
+    )
 });
 static ADVERT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)newsletter|\babmelden\b|abbestellen|unsubscribe|jetzt (?:beantragen|bestellen|sichern|anfragen|kaufen)|sofortkredit|ohne schufa|eff(?:\.|ektiver) jahreszins|repräsentatives beispiel|rabatt|gratis|letzte chance|nur heute|gewinnspiel|click here|limited offer",
+        r"(?i)\b(?:newsletter|abmelden|abbestellen|unsubscribe|opt-?out|sofortkredit\p{L}*|wunschkredit\p{L}*|ohne schufa|jetzt (?:beantragen|sichern|bestellen|klicken|anfragen|testen|buchen|zugreifen|anmelden|registrieren)|hier klicken|click here|rabatt\p{L}*|gutschein\p{L}*|gratis|kostenlos\p{L}* (?:testen|beratung|webinar|demo|probe)|webinar|letzte chance|last chance|limited time|nur heute|exklusiv\p{L}*|sonderangebot\p{L}*|gewinn(?:spiel|en sie)\p{L}*|casino|bitcoin|krypto\p{L}*|seo|backlinks?|umschuld\p{L}*|repräsentatives beispiel|angemeldet haben|leads|ihr wettbewerb|% (?:sparen|günstiger|off))\b",
+    )
+});
+static IN_THE_MATTER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:ihr\p{L}* (?:zeichen|az\b|aktenzeichen|akte|gz|schreiben vom|mandant(?:in|en)?\b)|your (?:client|ref)|schuldner(?:in)?\b|unser\p{L}* (?:forderung|kund|mitglied|mieter|versicherungsnehmer))",
     )
 });
 
-/// Which kind of no answer a mail is; None = a creditor's side says something in the matter.
-pub(super) fn no_reply(mail: &Mail<'_>) -> Option<Intent> {
-    let text = mail.text.current.as_str();
-    if BOUNCE_SENDER.is_match(mail.from_email) || (BOUNCE.is_match(mail.subject) && BOUNCE.is_match(text)) {
+/// A kind of mail that is no reply of the creditor's side. `states_claim`: it carries a claim of its own.
+pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: bool) -> Option<Intent> {
+    let (subject, body) = (mail.subject, mail.text.current.as_str());
+    let from = mail.from_email;
+    if BOUNCE_SENDER.is_match(from)
+        || (BOUNCE.is_match(subject) && (BOUNCE.is_match(body) || body.trim().is_empty()))
+    {
         return Some(Intent::Bounce);
     }
-    if ABSENCE_SUBJECT.is_match(mail.subject) || (ABSENCE.find_iter(text).count() > 1 && text.len() < 1500) {
+    if AUTO_SUBJECT.is_match(subject) && !states_claim {
         return Some(Intent::AutoReply);
     }
-    let unattended = NO_REPLY_SENDER.is_match(mail.from_email);
-    if RECEIPT.is_match(&format!("{}\n{text}", mail.subject))
-        && AUTOMATIC.is_match(text)
-        && super::claim::find(text).is_none_or(|_| unattended)
-    {
+    if ABSENT.is_match(body) && !states_claim && body.len() < 1500 {
         return Some(Intent::AutoReply);
     }
-    let adverts: std::collections::BTreeSet<String> = ADVERT
-        .find_iter(&format!("{} {text}", mail.subject))
-        .map(|found| found.as_str().to_lowercase())
-        .collect();
-    (adverts.len() > 2 || (unattended && adverts.len() > 1)).then_some(Intent::Spam)
+    let by_machine = MACHINE.is_match(body) || MACHINE.is_match(from) || AUTO_SUBJECT.is_match(subject);
+    if RECEIVED.is_match(body) && PROMISED.is_match(body) && by_machine && !states_claim {
+        return Some(Intent::AutoReply);
+    }
+    let mut adverts: Vec<String> =
+        ADVERT.find_iter(subject).chain(ADVERT.find_iter(body)).map(|m| m.as_str().to_lowercase()).collect();
+    adverts.sort_unstable();
+    adverts.dedup();
+    (adverts.len() >= 2 && !has_our_number && !IN_THE_MATTER.is_match(body)).then_some(Intent::Spam)
 }
 
-static REJECTION: LazyLock<Regex> = LazyLock::new(|| {
+static UNKNOWN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?is)\blehnen\b.{0,80}\bab\b|nicht (?:zustimmen|zu\b|annehmen|akzeptieren|einverstanden)|abgelehnt|ablehnung|\breject\b|cannot accept",
+        r"(?i)\bnicht (?:\p{L}+ ){0,3}als (?:\p{L}+ )?(?:kunde|kundin|mieter|mitglied|patient|schuldner|versicherte)\p{L}*|\b(?:nicht|keinem?r?)\b[^.]{0,60}\b(?:zuordnen|zugeordnet|zuzuordnen)\b|\b(?:namen?|person|mandant\p{L}*|kunde[n]?|kundin|herrn?|frau|angaben|daten|debitor)\b[^.]{0,120}\b(?:(?:nicht|nirgends)\s+(?:\p{L}+ )?(?:ermitteln|ermittelt|auffinden|finden|gefunden|identifizieren|identifiziert|bekannt|geführt|verzeichnet|registriert|gespeichert)|unbekannt)\b|\bkein\p{L}* (?:\p{L}+ ){0,2}(?:treffer|zuordnung|kunde|kunden|kundin|vertragsverhältnis\p{L}*|vertragsbeziehung\p{L}*|geschäftsbeziehung\p{L}*|kundenbeziehung\p{L}*|datensatz|kundenkonto)\b|\b(?:no record|no customer|(?:unable to|cannot|can not|could not|couldn't) (?:identify|locate|find|match|trace))\b",
     )
 });
-static ACCEPTANCE: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?is)stimmen (?:wir )?.{0,120}\bzu\b|zugestimmt|einverstanden|zustimmung|\baccept\b|we agree")
-});
-static COUNTER: LazyLock<Regex> = LazyLock::new(|| {
+static SETTLED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)bereit, gegen|vorstellbar wäre|gegenvorschlag|gegen (?:eine )?(?:einmal)?zahlung|abschließende erledigung|counter-?offer",
+        r"(?i)\b(?:keine(?:rlei)? (?:\p{L}+ ){0,3}(?:forderung|forderungen|ansprüche|verbindlichkeiten?|außenstände|rückstände|zahlungsansprüche|offenen? (?:posten|beträge|rechnung|rechnungen|forderungen))(?: mehr)?|nichts (?:mehr )?(?:offen|zu zahlen)|(?:forderung|konto|saldo|rechnung|betrag|angelegenheit|schuld|vorgang|darlehen|rückstand)\p{L}*\b[^.;]{0,80}\b(?:ausgeglichen|beglichen|erledigt|bezahlt|getilgt|abgelöst|zurückgeführt|erloschen)|vollständig (?:ausgeglichen|beglichen|bezahlt|getilgt|gezahlt|zurückgeführt)|schuldet uns nichts|schuldenfrei|(?:paid|settled) in full|fully (?:paid|settled)|no (?:\p{L}+ )?(?:outstanding|open|claims?|balance|debt)\p{L}*)\b",
     )
 });
-static INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\braten?\b|ratenzahlung|instal?ments"));
-static QUESTION: LazyLock<Regex> = LazyLock::new(|| {
+/// A sentence that only speaks of when it would be settled, or that it is not.
+static NOT_SETTLED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)bitte (?:nennen|teilen sie uns|übersenden|prüfen sie)|benötigen wir|nicht (?:bekannt|geführt|zuordnen)|treffer|rückfrage",
+        r"(?i)\b(?:nach (?:eingang|vollständiger|zahlung)|sobald|wenn|falls|sofern|sollte|würde\p{L}*|wäre\p{L}*|bei (?:eingang|zahlung)|gegen zahlung|nicht (?:\p{L}+ )?(?:ausgeglichen|beglichen|bezahlt|erledigt|getilgt)|unbezahlt|noch|teilweise|davon|hiervon|hierauf|darauf|restlich\p{L}*)\b",
+    )
+});
+static REJECTS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\blehnen\b[^.]*\bab\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
+    )
+});
+static WOULD_TAKE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|would (?:\p{L}+ ){0,2}(?:accept|settle|agree)|counter-?(?:offer|proposal))\b",
+    )
+});
+static LESSER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:einmal(?:ige[nrms]?)?[ -]?(?:zahlung|betrag)\p{L}*|gegen (?:\p{L}+ ){0,3}zahlung|quote|[0-9][0-9.,]*\s?(?:%|prozent)|vergleich\p{L}*|abfindung\p{L}*|abgeltung|erledigung|verzicht\p{L}*|erlass\p{L}*|nachlass|lump sum|settlement|one-off)",
+    )
+});
+static MONEY_OR_SHARE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)[0-9]\s?(?:%|prozent|eur|€)|(?:eur|€)\s?[0-9]"));
+static COUNTER_SUBJECT: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:gegenvorschlag|gegenangebot|counter-?(?:offer|proposal))"));
+static AGREES: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\bstimmen\b[^.]*\bzu\b|\b(?:zugestimmt|einverstanden|akzeptieren|akzeptiert|nehmen\b[^.]*\ban\b|(?:erteilen|erklären|geben)\b[^.]{0,60}\b(?:zustimmung|einverständnis)|zustimmung (?:wird|erteilt)|we (?:hereby )?(?:accept|agree|consent)|angenommen|schließen uns\b[^.]*\ban|treten\b[^.]*\bbei)\b",
+    )
+});
+static INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
+    )
+});
+static ARRANGES: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:bieten|angebot|anbieten|vorschlag\p{L}*|schlagen|einverstanden|zustimm\p{L}*|stimmen|akzeptier\p{L}*|bestätig\p{L}*|vereinbar\p{L}*|einräumen|gewähren|möglich|agree|accept|offer|propose|confirm)\p{L}*\b",
+    )
+});
+static ASKS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\bbitte\b[^.]{0,40}\b(?:nennen|teilen|übersenden|senden|schicken|reichen|übermitteln|legen|geben|prüfen|klären)\b[^.]*\b(?:uns|geburtsdatum|vollmacht|anschrift|kundennummer|angaben|mit|vor|nach|zu)\b|\b(?:benötigen|bitten) wir\b|\bwir (?:benötigen|bitten um)\b|\?|\b(?:rückfrage|please (?:provide|send|let us know))\b",
+    )
+});
+static ATTACHED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:anlage|anbei|beigefügt\p{L}*|angehängt\p{L}*|anhang|beiliegend\p{L}*|attached|enclosed)\b",
+    )
+});
+static CLAIM_WORD: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)forderung\p{L}*|\b(?:schuldet|saldo|rückst[aä]nd\p{L}*|offene?n?|ausst[aä]nd\p{L}*|aufstellung|kontoauszug|claim|outstanding|debt|invoice)\b",
     )
 });
 
-/// What the creditor wants to say; shown to people, decides nothing.
-pub(super) fn intent(text: &str, amount: Option<Amount>) -> Intent {
-    static NOTHING_OWED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?i)keine forderung(?:en)? mehr|ausgeglichen und|vollständig (?:bezahlt|beglichen)|erledigt",
-        )
+/// Whether the mail says that the creditor does not know the client.
+pub(super) fn is_unknown(text: &str) -> bool {
+    UNKNOWN.is_match(text)
+}
+
+/// Whether a sentence says that nothing is owed any more.
+pub(super) fn is_settled(sentence: &str) -> bool {
+    SETTLED.is_match(sentence) && !NOT_SETTLED.is_match(sentence)
+}
+
+static DENIES: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\bkeine(?:rlei)? (?:(?:offenen?|fälligen?|bestehenden?|aktuellen?|eigenen) )?(?:forderung(?:en)?|ansprüche|verbindlichkeit(?:en)?|außenstände|rückstände)\b",
+    )
+});
+
+/// Whether the mail denies any claim against the client, so that whatever it names is something else.
+pub(super) fn denies_claim(text: &str) -> bool {
+    sentences(text).any(|sentence| DENIES.is_match(sentence) && !NOT_SETTLED.is_match(sentence))
+}
+
+/// Whether the mail says that nothing is owed any more.
+pub(super) fn says_settled(text: &str) -> bool {
+    sentences(text).any(is_settled)
+}
+
+/// Pieces between full stops; good enough for phrases, and a paragraph's end counts too.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    text.split("\n\n").flat_map(|paragraph| paragraph.split(". ")).flat_map(|part| part.split(".\n"))
+}
+
+/// The point in a number or date is no full stop.
+static NUMBER_POINT: LazyLock<Regex> = LazyLock::new(|| pattern(r"([0-9])[.]([0-9])"));
+
+/// What a reply of the creditor's side says. `names_claims` tells whether it names claims or parts of
+/// one at all, `has_claim` and `is_zero` what the claim is.
+pub(super) fn intent(
+    subject: &str,
+    text: &str,
+    has_claim: bool,
+    is_zero: bool,
+    names_claims: bool,
+) -> Intent {
+    let flat = NUMBER_POINT.replace_all(text, "$1$2").replace("\n\n", ".. ").replace('\n', " ");
+    let text = flat.as_str();
+    if is_unknown(text) && !has_claim {
+        return Intent::Question;
+    }
+    if is_zero || (says_settled(text) && !has_claim) {
+        return Intent::Settled;
+    }
+    let offers = sentences(text).any(|sentence| {
+        WOULD_TAKE.is_match(sentence) && LESSER.is_match(sentence) && MONEY_OR_SHARE.is_match(sentence)
     });
-    let rejected = REJECTION.is_match(text);
-    if amount.is_some_and(|amount| amount.to_decimal().is_zero())
-        || (amount.is_none() && NOTHING_OWED.is_match(text))
-    {
-        Intent::Settled
-    } else if COUNTER.is_match(text) && !text.contains("Ihren Vorschlag") {
-        Intent::CounterOffer
-    } else if INSTALMENTS.is_match(text) && !rejected {
-        Intent::PaymentPlan
-    } else if rejected {
-        Intent::Rejection
-    } else if ACCEPTANCE.is_match(text) {
-        Intent::Acceptance
-    } else if amount.is_none() && (QUESTION.is_match(text) || text.trim().is_empty()) {
-        Intent::Question
-    } else {
-        Intent::DebtStatement
+    let rejects = sentences(text).any(|sentence| REJECTS.is_match(sentence));
+    let instalments = plans_instalments(subject, text);
+    let agrees = sentences(text).any(|sentence| AGREES.is_match(sentence) && !REJECTS.is_match(sentence));
+    if (offers && (rejects || !agrees)) || COUNTER_SUBJECT.is_match(subject) {
+        return if offers || MONEY_OR_SHARE.is_match(text) {
+            Intent::CounterOffer
+        } else {
+            Intent::Rejection
+        };
     }
+    if instalments && (!rejects || ARRANGES.is_match(subject)) {
+        return Intent::PaymentPlan;
+    }
+    if rejects {
+        return Intent::Rejection;
+    }
+    if agrees {
+        return Intent::Acceptance;
+    }
+    let asks = ASKS.is_match(text);
+    let states =
+        has_claim || names_claims || (CLAIM_WORD.is_match(text) && (ATTACHED.is_match(text) || !asks));
+    if states { Intent::DebtStatement } else { Intent::Question }
 }
+
+/// Instalments are arranged in one sentence or under one heading, not just mentioned in a ledger or in the terms.
+fn plans_instalments(subject: &str, text: &str) -> bool {
+    let mut previous = subject;
+    sentences(text).any(|sentence| {
+        let heading = std::mem::replace(&mut previous, sentence);
+        INSTALMENTS.is_match(sentence)
+            && !REJECTS.is_match(sentence)
+            && !NO_INSTALMENTS.is_match(sentence)
+            && (ARRANGES.is_match(sentence) || ARRANGES.is_match(heading))
+    })
+}
+
+static NO_INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:unter\s+[0-9]|nehmen wir .{0,40}nicht|bisherig\p{L}*|gekündigt\p{L}*|nicht eingehalten|rückständig\p{L}*)",
+    )
+});

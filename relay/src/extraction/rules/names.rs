@@ -1,206 +1,301 @@
-//! Who the mail is about and who writes: names, as signed or labelled, never made up from a domain.
+//! The client's name, as `Nachname, Vorname`.
+//!
+//! Owns the shapes of personal names in German and English mails and the words around them that tell whose name it is. Names are
+//! found by their place, never by a list of names; which client it is remains the matching's to decide.
 
 use super::pattern;
-use crate::extraction::Mail;
 use regex::Regex;
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// One word of a name: capital first, apostrophes and double names included.
-const WORD: &str = r"\p{Lu}[\p{L}'’]*(?:-\p{Lu}[\p{L}'’]*)*";
-const PARTICLES: &str = r"(?:(?:von|van|zu|zur|zum|vom|der|den|de|del|di|da|la|le|und)[ \t]+)*";
-const TITLES: &str = r"(?:(?:Dr|Prof|Mag|Dipl|Ing|med|jur)\.?(?:-Ing\.?)?\s+)*";
+/// A personal name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) last: String,
+    pub(super) first: String,
+    /// Written with a comma, so that the order is known.
+    ordered: bool,
+}
 
-static LABELLED: LazyLock<Regex> = LazyLock::new(|| {
+impl Name {
+    /// `Nachname, Vorname`.
+    pub(super) fn display(&self) -> String {
+        format!("{}, {}", self.last, self.first)
+    }
+
+    /// The same for both orders and any case.
+    pub(super) fn key(&self) -> Vec<String> {
+        let mut words: Vec<String> =
+            format!("{} {}", self.first, self.last).split_whitespace().map(folded).collect();
+        words.sort_unstable();
+        words
+    }
+}
+
+pub(super) fn folded(word: &str) -> String {
+    word.to_lowercase().replace('ß', "ss").replace('ä', "ae").replace('ö', "oe").replace('ü', "ue")
+}
+
+const WORD: &str = r"\p{Lu}[\p{L}'’]+(?:-\p{L}[\p{L}'’]+)*";
+const PARTICLE: &str = r"(?i:von und zu|von der|von dem|von|van der|van den|van|vom|zum|zur|zu|de la|de|del|della|der|den|di|da|dos|du|el|al|ten|ter|freiherr|freifrau|graf|gräfin)";
+const TITLE: &str = r"(?i:(?:dr|prof|mag|ing|med|jur|dipl|phil|rer|nat|dipl\.-\p{L}+)\.(?:\s?-\s?|\s*)|professor\s+|doktor\s+)";
+
+static COMMA: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?im)^\s*(?:ihr(?:e|en)?\s+)?(?:schuldner|mandant|kund|versicherungsnehmer|mieter|debtor|client|darlehensnehmer|mitglied|patient|auftraggeber|betroffen)(?:in|e|en|er)?[ \t]*:[ \t]*(?-i:({TITLES}{PARTICLES}{WORD}(?:,?[ \t]+{PARTICLES}{WORD}){{1,4}}))"
+        r"^(?P<last>(?:{PARTICLE} )*{WORD}(?: {WORD})?), ?{TITLE}*(?P<first>{WORD}(?: {WORD})?)"
     ))
 });
-static IN_PROSE: LazyLock<Regex> = LazyLock::new(|| {
+static SPACED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?:\b(?i:(?:ihre[mnrs]?\s+)?(?:mandant|schuldner|kund|versicherungsnehmer|mieter|patient|darlehensnehmer|mitglied|auftraggeber|teilnehmer)(?:in|en|s|e|er)?|client,?|debtor,?|customer,?|wegen|in sachen|gegen|betreffend|für|zu)\s+(?:(?:Herrn?|Frau|Mr|Mrs|Ms|Eheleute)\.?\s+)?|\b(?:Herrn?|Frau|Mr|Mrs|Ms)\.?\s+){TITLES}({PARTICLES}{WORD}(?:\s+{PARTICLES}{WORD}){{1,3}})"
+        r"^(?P<first>{WORD}(?: {WORD})*?) (?P<last>(?:{PARTICLE} )*{WORD})(?: (?P<more>{WORD}))?"
     ))
 });
-static SALUTATION: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?im)^\s*(?:sehr geehrte|guten (?:tag|morgen)|hallo|liebe|dear|hi|moin|grüß gott|werte)[^\n]*$")
+static TITLES: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(&format!(
+        r"^(?:\s|:|-\s|–\s|,\s)*(?i:(?:herrn|herr|frau|frl\.|mr\.?|mrs\.?|ms\.?|miss|den|die|der|dem|name:?)\s+)*{TITLE}*"
+    ))
 });
-static COMMA_FORM: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(&format!(r"({PARTICLES}{WORD}(?:\s+{PARTICLES}{WORD}){{0,2}}),\s*({WORD}(?:\s+{WORD}){{0,2}})"))
-});
-static PLAIN_FORM: LazyLock<Regex> =
-    LazyLock::new(|| pattern(&format!(r"{TITLES}({WORD}(?:\s+{PARTICLES}{WORD}){{1,3}})")));
-static AGAINST: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?m)^\s*(?:(?i:aw|re|wg|fwd?)\s*:\s*)*(.{2,80}?)\s*\./\.\s*(.{2,80}?)\s*(?:$|[–|(]|-\s|Ihr|Unser)",
-    )
-});
-
-/// Words that begin with a capital and are no part of a person's name.
+/// Capitalised words of such mails that are no names.
 static NO_NAME: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^(?:ihr\w*|unser\w*|zeichen|aktenzeichen|anfrage|forderung\w*|schreiben|antwort|schuldenbereinigung\w*|plan|rechtsanw\w*|damen|herren|herrn?|frau|kolleg\w*|offene|posten|rückfrage|vergleich\w*|rechnung\w*|konto\w*|kunden\w*|girokonto|mitglied\w*|vertrag\w*|zustimmung|ratenzahlung|schlussrechnung|gegenvorschlag|mandant\w*|auskunft|mitteilung|unterhalt\w*|stellungnahme|darlehen\w*|eur|euro|gmbh|ag|kg|az|nr|ref|re|aw|wg|regarding|claim|your|the|insolvenz\w*|verfahren|amtsgericht|landgericht|sachen|polizze|versicherungsnehmer\w*|az\.?|kd|betreff|gläubiger\w*|verbraucher\w*|restschuld\w*|zahlung\w*|mahnung|ratenplan|vollmacht)$",
+        r"(?i)^(?:ihre?[mnrs]?|unsere?[mnrs]?|my|our|your|the|re|aw|wg|fwd?|az|gz|herrn?|frau|firma|sehr|guten|mit|wir|sie|ich|die|der|das|den|dem|des|ein|eine[rnms]?|zu[mr]?|in|am|im|vom|aus|bei|und|oder|bitte|vielen|dank|damen|herren|geb|geboren\p{L}*|wohnhaft|derzeit|eheleute|familie|mandant\p{L}*|schuldner\p{L}*|kund\p{L}*|gläubiger\p{L}*|gmbh|ag|kg|ohg|eg|ug|se|mbh|gbr|ltd|inc|ev|co|konto|nummer|nr|zeichen|datum|seite|stand|stellungnahme|mail|e-mail|tag|hallo|auszug|inkasso|rechtsanw\p{L}*|kanzlei|stadt|landkreis|gemeinde|amt|debitor\p{L}*|insolvenz\p{L}*|offene[rnms]?|posten|miete|mieter\p{L}*|plan|nullplan|angebot|vorschlag|januar|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|dear|regarding|claim|client|letter|invoice|automatische?|letzte|erste|zweite|neue[rns]?|wichtige?|eilt|ergänzend\p{L}*|weitere\p{L}*|sachen|sache|betr\p{L}*|wegen|gegen|schufa|eur|euro)$|(?:ung|ungen|heit|keit|schaft|nummer|zeichen|konto|rechnung|vertrag|posten|anfrage|schreiben|nachricht|auskunft|bereinigungsplan|vergleich|vorschlag|anschlag|rückfrage|kasse|betrag|saldo|darlehen|kredit|verfahren|mitteilung|antwort|aufstellung|auszug|verzug|schulden|sache|versicherung|antrag|abschluss|bescheid|mahnung|vollmacht|vorgang|rate|raten|adresse|anschrift|straße|strasse|gasse|weg|platz|allee|stand|stände|übersicht|sachstand)$",
     )
 });
-
-/// The client as `Nachname, Vorname`, from label, prose, subject, and at last the quoted history.
-pub(super) fn client(mail: &Mail<'_>, creditor: Option<&str>) -> Option<String> {
-    let current = SALUTATION.replace_all(&mail.text.current, "");
-    let history = SALUTATION.replace_all(&mail.text.history, "");
-    let checked = |name: String| plausible(&name, mail, creditor).then_some(name);
-    in_text(&current, &checked)
-        .or_else(|| {
-            against(mail.subject)
-                .or_else(|| against(&current))
-                .map(|(_, debtor)| debtor)
-                .and_then(|name| formed(&name))
-                .and_then(&checked)
-        })
-        .or_else(|| in_subject(mail.subject, &checked))
-        .or_else(|| in_text(&history, &checked))
-}
-
-fn in_text(text: &str, checked: &impl Fn(String) -> Option<String>) -> Option<String> {
-    let labelled = LABELLED.captures_iter(text).filter_map(|found| formed(found.get(1)?.as_str()));
-    labelled.into_iter().find_map(checked).or_else(|| in_prose(text, checked))
-}
-
-/// "gegen Ihre Mandantin Anna Beispiel": what is no name after the first word may hold the second word before one.
-fn in_prose(text: &str, checked: &impl Fn(String) -> Option<String>) -> Option<String> {
-    let mut from = 0;
-    while let Some(name) = IN_PROSE.captures_at(text, from).and_then(|found| found.get(1)) {
-        if let Some(found) = formed(name.as_str()).and_then(checked) {
-            return Some(found);
-        }
-        from = name.start();
-    }
-    None
-}
-
-fn in_subject(subject: &str, checked: &impl Fn(String) -> Option<String>) -> Option<String> {
-    let comma = COMMA_FORM
-        .captures_iter(subject)
-        .filter_map(|found| formed(&format!("{}, {}", found.get(1)?.as_str(), found.get(2)?.as_str())));
-    let plain = PLAIN_FORM.captures_iter(subject).filter_map(|found| formed(found.get(1)?.as_str()));
-    comma
-        .into_iter()
-        .find_map(checked)
-        .or_else(|| in_prose(subject, checked))
-        .or_else(|| plain.into_iter().find_map(checked))
-}
-
-fn against(text: &str) -> Option<(String, String)> {
-    let found = AGAINST.captures(text)?;
-    Some((found.get(1)?.as_str().trim().to_owned(), found.get(2)?.as_str().trim().to_owned()))
-}
-
-/// `Nachname, Vorname` of a name in either form; capitals are brought to normal spelling.
-fn formed(name: &str) -> Option<String> {
-    let name = if name.chars().any(char::is_lowercase) { name.to_owned() } else { capitalised(name) };
-    let name = TITLE.replace_all(name.trim(), "").into_owned();
-    if let Some((last, first)) = name.split_once(',') {
-        let (last, first) = (last.trim(), first.trim());
-        return (!last.is_empty() && !first.is_empty()).then(|| format!("{last}, {first}"));
-    }
-    let words: Vec<&str> = name
-        .split_whitespace()
-        .skip_while(|word| NO_NAME.is_match(word))
-        .take_while(|word| !NO_NAME.is_match(word))
-        .collect();
-    let is_particle = |word: &str| word.starts_with(char::is_lowercase);
-    let start = words.iter().position(|word| is_particle(word)).unwrap_or(words.len().saturating_sub(1));
-    let (first, last) = words.split_at_checked(start)?;
-    (!first.is_empty() && !last.is_empty()).then(|| format!("{}, {}", last.join(" "), first.join(" ")))
-}
-
-static TITLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:Dr|Prof|Mag|Dipl\.-Ing|Ing)\.\s*"));
-
-fn capitalised(name: &str) -> String {
-    let mut begins = true;
-    let spell = |c: char| {
-        let spelt: String = if begins { c.to_uppercase().collect() } else { c.to_lowercase().collect() };
-        begins = !c.is_alphabetic();
-        spelt
-    };
-    name.chars().map(spell).collect()
-}
-
-/// Legal forms keep the spelling that they have everywhere.
-fn capitalised_firm(name: &str) -> String {
-    let words = capitalised(name);
-    let form = |word: &str| match word {
-        "Gmbh" => "GmbH".to_owned(),
-        "Ag" | "Kg" | "Se" | "Ug" | "Ohg" => word.to_uppercase(),
-        "Eg" => "eG".to_owned(),
-        other => other.to_owned(),
-    };
-    words.split(' ').map(form).collect::<Vec<_>>().join(" ")
-}
-
-/// Not the creditor, not the sender, no firm, no word of the trade.
-fn plausible(name: &str, mail: &Mail<'_>, creditor: Option<&str>) -> bool {
-    let words: Vec<String> =
-        name.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
-    let is_sender = mail.from_name.is_some_and(|sender| {
-        let sender = sender.to_lowercase();
-        words.iter().all(|word| sender.contains(word.as_str()))
-    });
-    let is_creditor = creditor.is_some_and(|creditor| {
-        let creditor = creditor.to_lowercase();
-        words.iter().all(|word| creditor.contains(word.as_str()))
-    });
-    !is_sender && !is_creditor && !FIRM.is_match(name) && !words.iter().any(|word| NO_NAME.is_match(word))
-}
-
 static FIRM: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"\b(?:GmbH|gGmbH|mbH|AG|KG|KGaA|OHG|SE|eG|e\.\s?G\.|UG|e\.\s?V\.|GbR|PartG|Ltd\.?|Limited|Inc\.?|LLC|B\.V\.|S\.A\.|GMBH|EG)(?:\s|$|,|\|)",
-    )
-});
-static PRINCIPAL: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?im)^\s*(?:gl(?:ä|ae)ubiger(?:in)?|auftraggeber(?:in)?|mandantschaft|unsere mandantin|creditor|principal)\s*:\s*(.{2,80}?)\s*$|(?:namens und in vollmacht|im (?:auftrag|namen)|namens|on behalf of)\s+(?:der|des|unserer mandantin|unseres mandanten|our client)?,?\s*(?-i:(\p{Lu}[^\n,.]{2,70}?(?:GmbH(?: & Co\. KG)?|AG|KG|eG|SE|Ltd|e\. ?V\.)))(?:\s|$|,)",
+        r"^[^.;:\n]{0,40}\b(?:GmbH|GMBH|mbH|AG|KG|OHG|oHG|eG|e\.\s?V|UG|SE|GbR|Ltd|Inc|AöR|Bank|Sparkasse|Versicherung|Inkasso)\b",
     )
 });
 
-static GREETING: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"^(?:Ihre?|Eure?|Your)\s+(?:(?:Team|team)\s+(?:von\s+|der\s+|vom\s+|at\s+)?(?:der\s+)?)?")
-});
-
-/// Who holds the claim: the principal of an agency or of lawyers, else the sending firm as signed, else as in the sender's name.
-pub(super) fn creditor(mail: &Mail<'_>) -> Option<String> {
-    let current = mail.text.current.as_str();
-    let principal = PRINCIPAL.captures(current).and_then(|found| found.get(1).or(found.get(2)));
-    if let Some(name) = principal {
-        let name = name.as_str();
-        return Some(if name.chars().any(char::is_lowercase) {
-            name.to_owned()
-        } else {
-            capitalised_firm(name)
-        });
-    }
-    if let Some((creditor, _)) = against(mail.subject).or_else(|| against(current))
-        && FIRM.is_match(&creditor)
-    {
-        return Some(creditor);
-    }
-    let signed =
-        current.lines().rev().take(30).map(|line| line.split([',', '|', '·']).next().unwrap_or(line).trim());
-    let signed = signed.filter(|line| {
-        line.len() < 80 && FIRM.is_match(line) && line.starts_with(char::is_uppercase) && !line.contains(':')
-    });
-    let from_name = mail
-        .from_name
-        .map(|name| name.split([',', '|']).next().unwrap_or(name))
-        .map(|name| name.split(" - ").next().unwrap_or(name).trim());
-    let signed: Vec<&str> = signed.collect();
-    // A signature's first firm line below the text names the sender; the sender's own name decides between several.
-    let sounds_like_sender = |line: &&&str| {
-        from_name.is_some_and(|name| name.split_whitespace().next().is_some_and(|word| line.contains(word)))
+/// The name that a text starts with, honorifics and titles left out.
+fn name_at(text: &str) -> Option<Name> {
+    let start = TITLES.find(text).map_or(0, |titles| titles.end());
+    let text = text.get(start..)?;
+    let no_name = |words: &str| {
+        words.split(' ').any(|word| word.starts_with(char::is_uppercase) && NO_NAME.is_match(word))
     };
-    signed
-        .iter()
-        .find(sounds_like_sender)
-        .or(signed.last())
-        .map(|line| GREETING.replace(line, "").into_owned())
-        .or_else(|| from_name.map(str::to_owned))
-        .filter(|name| !name.is_empty())
+    if let Some(found) = COMMA.captures(text) {
+        let (last, first) = (found.name("last")?.as_str(), found.name("first")?.as_str());
+        let given: Vec<&str> = first.split(' ').take_while(|word| !NO_NAME.is_match(word)).collect();
+        // Two words before the comma are a whole name unless the second part is one too.
+        let single = last.split(' ').filter(|word| word.starts_with(char::is_uppercase)).count() == 1
+            || is_particle_name(last);
+        if single && !no_name(last) && !given.is_empty() {
+            return Some(Name { last: usual_case(last), first: usual_case(&given.join(" ")), ordered: true });
+        }
+    }
+    let found = SPACED.captures(text)?;
+    let (mut first, mut last) =
+        (found.name("first")?.as_str().to_owned(), found.name("last")?.as_str().to_owned());
+    if no_name(&first) || no_name(&last) {
+        return None;
+    }
+    if let Some(more) = found.name("more").map(|more| more.as_str()).filter(|more| !NO_NAME.is_match(more)) {
+        first = format!("{first} {last}");
+        more.clone_into(&mut last);
+    }
+    if FIRM.is_match(text.get(..text.floor_char_boundary(first.len() + last.len() + 14)).unwrap_or(text)) {
+        return None;
+    }
+    Some(Name { last: usual_case(&last), first: usual_case(&first), ordered: false })
+}
+
+/// The first name that starts at some word of a text from `at` on, and where.
+fn next_name(text: &str, at: usize) -> Option<(usize, Name)> {
+    let rest = text.get(text.ceil_char_boundary(at)..)?;
+    let offset = text.len() - rest.len();
+    ANY_WORD
+        .find_iter(rest)
+        .find_map(|word| Some((offset + word.start(), name_at(rest.get(word.start()..)?)?)))
+}
+
+static PARTICLES: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"^{PARTICLE} ")));
+
+fn is_particle_name(last: &str) -> bool {
+    PARTICLES.is_match(last)
+        && last.split(' ').filter(|word| !PARTICLES.is_match(&format!("{word} "))).count() == 1
+}
+
+/// Capitals brought to normal spelling; everything else stays as written.
+pub(super) fn usual_case(words: &str) -> String {
+    if words.chars().any(char::is_lowercase) || words.chars().filter(|c| c.is_alphabetic()).count() < 3 {
+        return words.to_owned();
+    }
+    let mut usual = String::with_capacity(words.len());
+    for word in words.split_inclusive([' ', '-']) {
+        let particle = PARTICLES.is_match(word);
+        for (at, c) in word.chars().enumerate() {
+            if at == 0 && !particle {
+                usual.push(c);
+            } else {
+                usual.extend(c.to_lowercase());
+            }
+        }
+    }
+    usual
+}
+
+static YOUR_CLIENT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:ihr|dortig)\p{L}*\s+(?:o\.\s?g\.\s+|oben genannte\p{L}*\s+)?(?:mandant(?:in|en|schaft)?|klient(?:in|en)?)\b|\byour client\b",
+    )
+});
+static OUR_CLIENT: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:mandant(?:in|en)?|klient(?:in|en)?|clients?)\b"));
+static REPRESENT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)\b(?:vertreten|vertrete|vertretung (?:von|der|des)|schreiben (?:zu|wegen))\b")
+});
+static ROLE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:schuldner(?:in|s)?|kund(?:e|en|in)|mieter(?:in|s)?|(?:versicherungs|darlehens|kredit|leasing|beitrags)nehmer(?:in|s)?|patient(?:in|en)?|mitglied(?:s|es)?|debitor(?:in|s)?|debtor|customer|tenant|versicherte[rn]?|vertragspartner(?:in|s)?|auftraggeber(?:in|s)?|bewohner(?:in|s)?|halter(?:in|s)?|schüler(?:in|s)?|teilnehmer(?:in|s)?|antragsteller(?:in|s)?|käufer(?:in|s)?|besteller(?:in|s)?)\b",
+    )
+});
+static HONORIFIC: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b(?:[Hh]errn?|HERRN?|[Ff]rau|FRAU|Mr|Mrs|Ms|Miss)\b\.?\s"));
+static SALUTATION: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)(?:geehrte[rs]?|dear|liebe[rs]?|hallo|tag|morgen|moin|kollegin|kollege|sachbearbeiter\p{L}*|durch|ansprechpartner\p{L}*:?)[\s,]*$",
+    )
+});
+static AGAINST: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)(?:\./\.|(?:^|\s)/\s|\b(?:gegen|wegen|betreffend|betr\.|bzgl\.|bezüglich|in sachen|i\.\s?s\.(?: v\.)?|sache|ein|eine|einen|einer|i\. ?sa\.|schreiben zu|anfrage(?: zu)?|auskunft(?: zu)?|regarding|concerning|für|v\.|vs\.?)\s)",
+    )
+});
+static BEFORE_OUR_NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(&format!(
+        r"(?P<name>{WORD}(?:,? (?:{PARTICLE} )*{WORD}){{1,3}})\s*[,(–-]?\s*[(]?(?i:ihr\p{{L}}*\s+(?:zeichen|az|aktenzeichen|akte|gz)|your ref|az\b|[0-9]{{4,6}}\b)"
+    ))
+});
+static ANY_WORD: LazyLock<Regex> = LazyLock::new(|| pattern(WORD));
+static COUPLE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:eheleute\p{L}*|ehepaar\p{L}*|ihre[rn]? (?:beiden )?mandanten\b[^.]{0,80}\bund\b|ihre beiden)",
+    )
+});
+
+/// What the places of names in a mail add up to.
+#[derive(Default)]
+struct Votes(BTreeMap<Vec<String>, (u32, Option<Name>)>);
+
+impl Votes {
+    fn add(&mut self, name: Option<Name>, weight: u32) {
+        let Some(name) = name else { return };
+        let entry = self.0.entry(name.key()).or_default();
+        entry.0 += weight;
+        if entry.1.as_ref().is_none_or(|known| name.ordered && !known.ordered) {
+            entry.1 = Some(name);
+        }
+    }
+
+    fn after(&mut self, label: &Regex, text: &str, weight: u32, unless_before: Option<&Regex>) {
+        for found in label.find_iter(text) {
+            let before = text.get(..found.start()).unwrap_or_default();
+            if !unless_before.is_some_and(|excluded| excluded.is_match(before)) {
+                self.add(text.get(found.end()..).and_then(name_at), weight);
+            }
+        }
+    }
+}
+
+static OUR_BEFORE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:unser|mein|our)\p{L}*\s+(?:\p{L}+\s+)?$"));
+static PREFIX: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^(?:\s*(?:re|aw|wg|fwd?|antw)\s*:)+\s*"));
+
+/// The one client that a mail is about; None if there is none or there are several.
+pub(super) fn client(subject: &str, lines: &[&str], history: &str, from_name: Option<&str>) -> Option<Name> {
+    let subject = PREFIX.replace(subject, "");
+    if lines.iter().any(|line| COUPLE.is_match(line)) || COUPLE.is_match(&subject) {
+        return None;
+    }
+    let mut votes = Votes::default();
+    for line in lines {
+        votes.after(&YOUR_CLIENT, line, 12, None);
+        votes.after(&ROLE, line, 9, None);
+        votes.after(&HONORIFIC, line, 6, Some(&SALUTATION));
+        votes.after(&AGAINST, line, 3, None);
+        before_our_number(&mut votes, line, 6);
+    }
+    votes.after(&ROLE, &subject, 8, None);
+    votes.after(&OUR_CLIENT, &subject, 8, None);
+    votes.after(&HONORIFIC, &subject, 6, None);
+    votes.after(&AGAINST, &subject, 6, None);
+    before_our_number(&mut votes, &subject, 5);
+    let mut at = 0;
+    while let Some((start, name)) = next_name(&subject, at) {
+        at = start + name.first.len() + name.last.len();
+        votes.add(Some(name), 4);
+    }
+    for line in history.lines().filter(|line| !line.trim().is_empty()) {
+        votes.after(&OUR_CLIENT, line, 5, None);
+        votes.after(&HONORIFIC, line, 4, Some(&SALUTATION));
+    }
+    let wrapped = history.replace('\n', " ");
+    votes.after(&OUR_CLIENT, &wrapped, 4, None);
+    votes.after(&REPRESENT, &wrapped, 4, None);
+    pick(votes, &subject, lines, from_name)
+}
+
+fn before_our_number(votes: &mut Votes, line: &str, weight: u32) {
+    for found in BEFORE_OUR_NUMBER.captures_iter(line) {
+        votes.add(found.name("name").and_then(|name| Some(next_name(name.as_str(), 0)?.1)), weight);
+    }
+}
+
+fn pick(votes: Votes, subject: &str, lines: &[&str], from_name: Option<&str>) -> Option<Name> {
+    let sender: Vec<String> =
+        from_name.unwrap_or_default().split(|c: char| !c.is_alphanumeric() && c != '-').map(folded).collect();
+    let named_twice = |name: &Name| lines.iter().filter(|line| line.contains(name.last.as_str())).count() > 1;
+    let mut best: Option<(u32, Name)> = None;
+    let named: Vec<Name> =
+        votes.0.values().filter(|(weight, _)| *weight >= 6).filter_map(|(_, name)| name.clone()).collect();
+    for (key, (weight, name)) in votes.0 {
+        let Some(name) = name else { continue };
+        let is_sender = key.iter().all(|word| sender.contains(word));
+        let weight = if is_sender {
+            0
+        } else {
+            weight + u32::from(named_twice(&name)) + 3 * u32::from(subject.contains(name.last.as_str()))
+        };
+        match &best {
+            // Two people in the place of the client: the mail is about both.
+            Some((known, other)) if weight >= 12 && *known >= 12 && !related(&name, other) => return None,
+            Some((known, _)) if *known >= weight => {}
+            _ if weight >= 4 => best = Some((weight, name)),
+            _ => {}
+        }
+    }
+    let best = best?.1;
+    // "von der Heide" somewhere else in the mail is the same name in full.
+    let fuller = named.into_iter().find(|name| {
+        let (short, long) = (best.key(), name.key());
+        long.len() > short.len()
+            && short.iter().all(|word| long.contains(word))
+            && PARTICLES.is_match(&name.last)
+    });
+    Some(fuller.unwrap_or(best))
+}
+
+/// A name and a shorter or longer form of it, or two people of one family name of whom one was only mentioned.
+fn related(one: &Name, other: &Name) -> bool {
+    let (one, other) = (one.key(), other.key());
+    one.iter().all(|word| other.contains(word)) || other.iter().all(|word| one.contains(word))
+}
+
+/// Whether a sentence names somebody, with "Herr", "Frau" or as client or customer, and never the client.
+pub(super) fn is_about_stranger(sentence: &str, client: &Name) -> bool {
+    let mut votes = Votes::default();
+    for label in [&*YOUR_CLIENT, &*ROLE, &*HONORIFIC] {
+        votes.after(label, sentence, 1, Some(&OUR_BEFORE));
+    }
+    let key = client.key();
+    let is_client = |other: &Vec<String>| {
+        key.iter().all(|word| other.contains(word)) || other.iter().all(|word| key.contains(word))
+    };
+    !votes.0.is_empty()
+        && !votes.0.keys().any(is_client)
+        && !sentence.to_lowercase().contains(&client.last.to_lowercase())
+        || (!votes.0.is_empty()
+            && !votes.0.keys().any(is_client)
+            && votes.0.keys().any(|other| other.contains(&folded(&client.last))))
 }

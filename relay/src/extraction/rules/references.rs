@@ -1,129 +1,218 @@
-//! Numbers that name the matter: the firm's own case number, and the creditor's side's numbers.
+//! File numbers: the law firm's own (`Aktenzeichen`) and the creditor's side's.
+//!
+//! Owns the labels and shapes of such numbers and what is none: telephone, bank, register and court numbers, dates, money.
+//! Whose number it is follows from the label; a number without one is ours only in the subject and only in our shapes.
 
+use super::flow::Unit;
 use super::pattern;
-use crate::extraction::Mail;
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// The forms of a case number of the firm: 542900, 1381_25, 2024/118, 87/26, 2025-00042.
-const CASE: &str = r"[0-9]{4}-[0-9]{5}|[0-9]{1,4}[_/][0-9]{2,4}|[0-9]{4,8}";
+const OWN_WORDS: &str = r"(?:geschäfts?-?)?(?:zeichen|zch\.?|aktenzeichen|aktenz\.?|akten-?(?:nr|nummer)\.?|akte|az\b\.?|a\.\s?z\.|gz\b\.?|geschäftszahl|referenz(?:nummer)?|reference|ref\b\.?|file)";
+const BETWEEN: &str = r"(?:\s*/\s*unser\p{L}*\s+\p{L}+)?\s*(?:\([^)\n]{0,40}\))?\s*(?:nr\.?|no\.?|number|lautet|ist|war|is)?\s*[:.#]?\s*";
+const OWN_VALUE: &str = r"([0-9]+(?:[_/-][0-9]+)*)";
 
-static LABELLED: LazyLock<Regex> = LazyLock::new(|| {
+/// "Ihr Zeichen 2024/907" in what the creditor writes.
+static YOURS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?i)\b(?:ihr(?:e[mnrs]?)?|your)\s+(?:zeichen|az|akz|aktenzeichen|gz|geschäftszeichen|geschäftszahl|akte|aktennummer|ref(?:erence|erenz)?|file|anfrage)\b\.?\s*(?:nr\.?|no\.?)?\s*[:#]?\s*({CASE})(?:[^0-9A-Za-z/_-]|[/ ][A-Za-z]{{1,3}}\b|$)"
+        r"(?i)\b(?:ihr(?:e|em|en|er|es)?|dortige[rsnm]?|your)\s+(?:o\.\s?g\.\s+)?(?:\p{{L}}+\s+)?{OWN_WORDS}{BETWEEN}{OWN_VALUE}"
     ))
 });
-/// In our own words: the subject of an answer and the quoted letter say "unser Zeichen".
+/// "Unser Az. 2024/907" in our own letter, thus in the history or in the subject that we chose.
 static OURS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?i)\b(?:unser(?:em)?|our)\s+(?:zeichen|az|aktenzeichen|ref(?:erence)?)\b\.?\s*[:#]?\s*({CASE})(?:[^0-9A-Za-z/_-]|$)"
+        r"(?i)(?:\b(?:unser|unserem|mein|our)\s+|\bmandant\p{{L}}*\b.{{0,60}}?|\bkanzlei\b.{{0,40}}?)\b{OWN_WORDS}{BETWEEN}{OWN_VALUE}"
     ))
 });
-static IN_SUBJECT: LazyLock<Regex> =
-    LazyLock::new(|| pattern(&format!(r"(?:^|[\s(\[,:–])({CASE})(?:[\s)\],:–]|$)")));
-/// Words before a number that make it the creditor's.
-static THEIRS: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?i)(?:konto|kunden|kd|nr|nummer|rechnung|vertrag|police|polizze|kassenzeichen|mitglied|beleg|ticket|vorgang|invoice|account|vom|iban|tel|fax)[a-zäöü]*\.?:?-?\s*(?:nr\.?|nummer)?\s*#?$",
-    )
+static ANY_AZ: LazyLock<Regex> =
+    LazyLock::new(|| pattern(&format!(r"(?i)\b(?:az\b\.?|aktenzeichen|akte){BETWEEN}{OWN_VALUE}")));
+static BARE: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9]+(?:[_/-][0-9]+)?"));
+static OUR_SHAPE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"^(?:[0-9]{4,7}|[0-9]{2,5}_[0-9]{2}|(?:19|20)[0-9]{2}[/_-][0-9]{1,6}|[0-9]{1,5}/[0-9]{2})$")
 });
 
-/// The firm's case number exactly as the mail writes it.
-pub(super) fn case_number(mail: &Mail<'_>) -> Option<String> {
-    let labelled = |text: &str| {
-        LABELLED.captures(text).and_then(|found| found.get(1)).map(|number| number.as_str().to_owned())
-    };
-    let ours = |text: &str| {
-        OURS.captures(text).and_then(|found| found.get(1)).map(|number| number.as_str().to_owned())
-    };
-    labelled(&mail.text.current)
-        .or_else(|| labelled(mail.subject))
-        .or_else(|| is_answer(mail.subject).then(|| ours(mail.subject)).flatten())
-        .or_else(|| in_subject(mail.subject))
-        .or_else(|| ours(&mail.text.history))
-}
-
-fn is_answer(subject: &str) -> bool {
-    static ANSWER: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^\s*(?:aw|re|antw|wg|fwd?)\s*:"));
-    ANSWER.is_match(subject)
-}
-
-fn in_subject(subject: &str) -> Option<String> {
-    let numbers = IN_SUBJECT.captures_iter(subject).filter_map(|found| found.get(1));
-    let own = numbers.filter(|number| !THEIRS.is_match(subject.get(..number.start()).unwrap_or_default()));
-    let mut own: Vec<&str> = own.map(|number| number.as_str()).collect();
-    own.dedup();
-    match own.as_slice() {
-        [only] => Some((*only).to_owned()),
-        _ => None, // two numbers without a label: which is ours is a guess
-    }
-}
-
-static CREDITORS: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"(?ix)
-        (?:\bunser(?:e[mnrs]?)?\s+(?:\w*zeichens?|az\.?|\w*(?:nummer|nr\.?|vertrags?))(?:\s+(?:bleibt|lautet|ist))?
-         |\b(?:\w*konto|kunden-?(?:nummer|nr\.?)|kd\.?-?\s?nr\.?|\w*vertrag(?:s(?:nummer|nr\.?))?|\w*versicherungs?(?:nummer|nr\.?)|polizze|police|kassenzeichen|mitglieds(?:nummer|nr\.?)|rechnung|buchung|\w*auftrag|debitor|finanzkauf|schadens?nummer|steuernummer|invoice|account|contract|customer))
-        \s*(?:nr\.?|no\.?|nummer|number)?\s*(?:\([^)]{0,40}\))?\s*[:\#]?\s+
-        (?-i:((?:[A-Z]{1,4}\s)?[A-Z0-9][A-Za-z0-9./_-]*[0-9][A-Za-z0-9./_-]*(?:\s[0-9]{4}\b)?))",
-    )
-});
-
-static IBAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[A-Z]{2}[0-9]{2}\b"));
-
-/// The creditor's side's numbers in order of appearance, at most ten.
-pub(super) fn creditors_numbers(mail: &Mail<'_>, own: Option<&str>) -> Vec<String> {
-    let mut numbers: Vec<String> = Vec::new();
-    for text in [mail.subject, mail.text.current.as_str()] {
-        for found in CREDITORS.captures_iter(text) {
-            let number = found
-                .get(1)
-                .map(|number| number.as_str().trim_end_matches(['.', '/', '-', '_']))
-                .unwrap_or_default();
-            let fits = number.len() > 3 && number.chars().filter(char::is_ascii_digit).count() > 2;
-            let is_date = number.split('.').count() == 3
-                && number.len() <= 10
-                && number.split('.').all(|part| part.len() <= 4);
-            if fits
-                && !is_date
-                && !IBAN.is_match(number)
-                && Some(number) != own
-                && !numbers.iter().any(|known| known == number)
-            {
-                numbers.push(number.to_owned());
-            }
-        }
-    }
-    numbers.truncate(10);
+/// All different case numbers of the firm that the new text labels as such.
+pub(super) fn own_numbers(text: &str) -> Vec<String> {
+    let mut numbers: Vec<String> =
+        YOURS.captures_iter(text).filter_map(|found| plausible(found.get(1)?.as_str())).collect();
+    numbers.dedup();
     numbers
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mail_text::MailText;
+fn plausible(number: &str) -> Option<String> {
+    let digits = number.bytes().filter(u8::is_ascii_digit).count();
+    (digits >= 3).then(|| number.to_owned())
+}
 
-    fn numbers(subject: &str, current: &str, history: &str) -> (Option<String>, Vec<String>) {
-        let text = MailText { current: current.into(), history: history.into() };
-        let mail = Mail { subject, from_email: "a@b.example", from_name: None, text: &text };
-        let own = case_number(&mail);
-        let theirs = creditors_numbers(&mail, own.as_deref());
-        (own, theirs)
-    }
+/// The law firm's own case number: labelled in the text or subject, bare in the subject, labelled in the history.
+pub(super) fn aktenzeichen(subject: &str, current: &str, history: &str) -> Option<String> {
+    let labelled = |label: &Regex, text: &str| {
+        label.captures_iter(text).find_map(|found| plausible(found.get(1)?.as_str()))
+    };
+    let shaped =
+        |label: &Regex, text: &str| labelled(label, text).filter(|number| OUR_SHAPE.is_match(number));
+    labelled(&YOURS, current)
+        .or_else(|| labelled(&YOURS, subject))
+        .or_else(|| shaped(&OURS, subject))
+        .or_else(|| shaped(&ANY_AZ, subject))
+        .or_else(|| bare(subject))
+        .or_else(|| labelled(&OURS, history))
+        .or_else(|| labelled(&YOURS, history))
+        .or_else(|| shaped(&ANY_AZ, history))
+}
 
-    #[test]
-    fn our_number_and_theirs_are_told_apart() {
-        assert_eq!(
-            numbers("", "Ihr Zeichen: 2024/118, unser Zeichen: AB-7712", ""),
-            (Some("2024/118".into()), vec!["AB-7712".into()])
-        );
-        assert_eq!(
-            numbers("Re: Anfrage 512345", "Kundennummer 998877 offen", ""),
-            (Some("512345".into()), vec!["998877".into()])
-        );
-        assert_eq!(numbers("Rechnung 512345", "", ""), (None, vec!["512345".into()]));
-        assert_eq!(numbers("Anfrage 512345 / 612345", "", ""), (None, vec![]));
-        assert_eq!(numbers("AW: Plan", "Nein.", "Unser Zeichen: 87_26"), (Some("87_26".into()), vec![]));
-        assert_eq!(numbers("", "Rechnung vom 03.04.2025", ""), (None, vec![]));
+/// A number in one of our shapes that stands by itself in the subject and has no label of the creditor's before it.
+fn bare(subject: &str) -> Option<String> {
+    BARE.find_iter(subject).find_map(|found| {
+        let before = subject.get(..found.start()).unwrap_or_default();
+        let after = subject.get(found.end()..).unwrap_or_default();
+        let glued = before
+            .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_' | '#' | ','))
+            || before.trim_end().ends_with('#')
+            || (before.ends_with('/') && !before.ends_with(" /"))
+            || after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '_' | '€'))
+            || (after.starts_with(['.', ',', '-', ':'])
+                && after.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
+            || AFTER_MONEY.is_match(after);
+        let labelled = THEIR_LABEL_BEFORE.is_match(before);
+        let number = found.as_str();
+        (!glued && !labelled && OUR_SHAPE.is_match(number) && !YEAR_ALONE.is_match(number))
+            .then(|| number.to_owned())
+    })
+}
+
+static YEAR_ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:19|20)[0-9]{2}$"));
+static AFTER_MONEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^\s?(?:eur|€|%|uhr|kb|mb|seiten)"));
+
+const NOUNS: &str = r"(?:\p{L}+-?)?(?:zeichen|nummer|konto|vertrag|vertrags|rechnung|polizze|police|buchung|auftrag|bestellung|darlehen|kredit|debitor|debitoren|schein|akte|karte|mietobjekt|mitglied|bescheid|vorgang|schadenfall|schaden|fall|geschäftszeichen)(?:s?-?\s?(?:nr|no|nummer|id)\b\.?)?|(?:kunden|kd|kto|rg|re|rech|vers|vertr|vsnr|vn|mitgl|pol|az|gz|stamm|beitrags|betriebs|akten|ordnungs|referenz|inkasso)\.?\s?-?\s?(?:nr|no|nummer|id)\b\.?|(?:kdnr|kundennr|rgnr|az|gz|ref|kd)\b\.?|(?:invoice|account|contract|reference|customer|file|policy|order|case|booking|loan)(?: (?:no|number|ref|id)\b\.?)?|our ref(?:erence)?\b\.?|\p{L}+-(?:nr|id)\b\.?|\p{L}+nr\b\.?";
+
+static THEIR_LABEL_BEFORE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(&format!(r"(?i)(?:^|[^\p{{L}}])(?:{NOUNS})\s*(?:nr\.?|no\.?)?\s*[:.#]?\s*$")));
+static LABEL: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(&format!(
+        r"(?i)(?P<whose>\b(?:ihr|dortig|your)\p{{L}}*\s+(?:\p{{L}}+\s+)?)?\b(?P<label>{NOUNS})\s*(?:\([^)\n]{{0,40}}\))?\s*(?:nr\.?|nummer|no\.?|number|bleibt|lautet|ist|is|mit der nummer)?\s*[:.#]?\s*(?P<value>(?-i:(?:\p{{Lu}}{{1,4}}\s)?[\p{{Lu}}0-9][\p{{L}}0-9]*(?:[-./_][\p{{L}}0-9]+)*(?:[ \x{{a0}}][0-9]{{3,8}}\b){{0,3}}))"
+    ))
+});
+/// A code of capitals and digits is a number even behind a word that is no label: "Finanzkauf AB/12-3456".
+static CODE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b\p{Lu}{2,5}[-/][0-9][0-9A-Z]*(?:[-/.][0-9A-Z]+)*\b"));
+static ALONE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^[A-Z]{0,4}[-/ ]?[1-9][0-9]*(?:[-./ ][0-9A-Z]+)*$"));
+
+static NOT_OURS_LABEL: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)^(?:steuer-?id|ust|mwst|vat|telefon|tel|fax|mobil|ruf|haus|zimmer|service|hotline|durchwahl|konto|bank|register|handelsregister|steuernummer ust)\p{L}*-?(?:nr|nummer|id)\b|rufnummer|hausnummer|telefonnummer|faxnummer|durchwahl|identifikationsnummer|ident-?nr|registernummer|lastzeichen|satzzeichen|fremdgeldkonto|treuhandkonto|anderkonto|ticketnummer|ust-?id|gläubiger-id|gläubiger-?identifikationsnummer",
+    )
+});
+static REGISTER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)(?:registered\b.{0,40}|\bhr[ab]\b|register\p{L}*|\bvat\b|\bust\b|\biban\b|\bbic\b|\bblz\b|bankverbindung|gläubiger-?id\p{L}*|telefon|\btel\b\.?|\bfax\b|rufnummer|hotline)[^,;\n]{0,20}$",
+    )
+});
+static COURT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)(?:gericht\p{L}*|\b(?:ag|lg|olg)\b|bescheid\p{L}*|urteil\p{L}*|titel|court).{0,60}$")
+});
+static COURT_LABEL: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)^(?:gz|az|geschäftszeichen|geschäftsnummer|aktenzeichen|case)"));
+static OWN_LABEL: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"(?i)^{OWN_WORDS}")));
+static DATE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"^[0-9]{1,2}\.[0-9]{1,2}\.(?:[0-9]{2,4})?$|^(?:[0-9]{1,2}/)?(?:19|20)[0-9]{2}(?:/(?:19|20)?[0-9]{2})?$",
+    )
+});
+static BANK: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"^(?:[A-Z]{2}[0-9]{2}(?:\s|[0-9A-Z]{4})|0[1-9][0-9]{1,4}[ /]|(?:HR[AB]|BIC|IBAN|DE|USt|VR|GnR|AG|FN|ISO|UTF|COVID|EU|BLZ)\b)",
+    )
+});
+
+/// The creditor's numbers in the subject and the new text, in order of appearance.
+pub(super) fn creditors(
+    subject: &str,
+    units: &[Unit],
+    own: Option<&str>,
+    asked_for_number: bool,
+) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let lines = std::iter::once(subject).chain(units.iter().map(|unit| unit.text.as_str()));
+    for line in lines {
+        let mut here: Vec<(usize, String)> = Vec::new();
+        let mut at = 0;
+        while let Some(label) = LABEL.captures_at(line, at) {
+            let (Some(value), Some(name)) = (label.name("value"), label.name("label")) else { break };
+            let before = line.get(..name.start()).unwrap_or_default();
+            let yours = label.name("whose").is_some() && OWN_LABEL.is_match(name.as_str());
+            let court = COURT.is_match(before)
+                && COURT_LABEL.is_match(name.as_str())
+                && !before.to_lowercase().trim_end().ends_with("unser");
+            let excluded =
+                yours || court || NOT_OURS_LABEL.is_match(name.as_str()) || REGISTER.is_match(before);
+            match number(value.as_str(), line.get(value.end()..).unwrap_or_default()) {
+                Some(number) if !excluded => {
+                    at = value.start() + number.len();
+                    here.push((value.start(), number));
+                }
+                Some(_) => at = value.end(),
+                // The label may be a part of the real one: "Rechnung Nr. 5" is found from its second word.
+                None => at = name.end().max(at + 1),
+            }
+            if !line.is_char_boundary(at) || at >= line.len() {
+                break;
+            }
+        }
+        for code in CODE.find_iter(line) {
+            let before = line.get(..code.start()).unwrap_or_default();
+            let known = here
+                .iter()
+                .any(|(start, number)| *start <= code.start() && code.end() <= start + number.len());
+            let glued = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '/' | '.' | '_'));
+            if !known
+                && !glued
+                && !REGISTER.is_match(before)
+                && !COURT.is_match(before)
+                && code.as_str().bytes().filter(u8::is_ascii_digit).count() >= 4
+            {
+                here.extend(
+                    number(code.as_str(), line.get(code.end()..).unwrap_or_default())
+                        .map(|number| (code.start(), number)),
+                );
+            }
+        }
+        let alone = line.trim().trim_end_matches('.');
+        if here.is_empty()
+            && asked_for_number
+            && line != subject
+            && alone.bytes().filter(u8::is_ascii_digit).count() >= 5
+            && ALONE.is_match(alone)
+        {
+            here.extend(number(alone, "").map(|number| (0, number)));
+        }
+        here.sort_by_key(|(start, _)| *start);
+        for (_, number) in here {
+            let same = |other: &str| squeezed(other) == squeezed(&number);
+            if !own.is_some_and(same) && !found.iter().any(|known| same(known)) && found.len() < MOST_NUMBERS
+            {
+                found.push(number);
+            }
+        }
     }
+    found
+}
+
+/// A mail about one matter has a handful of numbers; more come from a list.
+const MOST_NUMBERS: usize = 20;
+
+fn squeezed(number: &str) -> String {
+    number.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+/// A value as a number, None if it is a date, a year, money, a bank's or a register's.
+fn number(value: &str, after: &str) -> Option<String> {
+    let cut_off =
+        after.starts_with(',') && after.chars().nth(1).is_some_and(|c| c.is_ascii_digit() || c == '-');
+    let value = if cut_off { value.rsplit_once([' ', '\u{a0}'])?.0 } else { value };
+    let digits = value.bytes().filter(u8::is_ascii_digit).count();
+    let money = AFTER_MONEY.is_match(after) && !cut_off;
+    let fits = digits >= 3 && value.len() <= 40 && !money && !DATE.is_match(value) && !BANK.is_match(value);
+    fits.then(|| value.trim_end_matches('.').to_owned())
 }

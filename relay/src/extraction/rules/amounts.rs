@@ -1,0 +1,180 @@
+//! THE current total claim of a mail, or nothing.
+//!
+//! Owns the choice among the figures that `statement` read: total over parts, what remains over what was,
+//! and None as soon as two readings are left. A wrong amount is far worse than a missing one. It never adds up a total that the
+//! mail does not state; sums only confirm one that it does.
+
+use super::flow;
+use super::labels::{self, Kind, Mention};
+use super::pattern;
+use super::statement::Statement;
+use regex::Regex;
+use std::sync::LazyLock;
+
+/// The claim found in a mail.
+pub(super) struct Claim {
+    pub(super) cents: i64,
+    /// 0 to 1.
+    pub(super) confidence: f64,
+    /// The sentence or row that carries it.
+    pub(super) sentence: String,
+}
+
+/// Words of a sentence that is hardly more than a figure; in a longer one the figure might be anything.
+const LONGEST_BARE: usize = 6;
+
+impl Statement {
+    /// The claim. With `only_zero` the mail says that nothing is owed any more, and only a written zero is an amount.
+    pub(super) fn claim(&self, only_zero: bool) -> Option<Claim> {
+        let candidates: Vec<&Mention> =
+            self.mentions.iter().filter(|mention| labels::is_claim(mention.kind)).collect();
+        if only_zero {
+            return candidates
+                .into_iter()
+                .find(|mention| mention.cents == 0)
+                .map(|mention| self.found(mention, 0.9));
+        }
+        if self.unclear {
+            return None;
+        }
+        let of = |kind: Kind| {
+            distinct(candidates.iter().filter(|mention| mention.kind == kind).map(|mention| mention.cents))
+        };
+        let (totals, rests, claims) = (of(Kind::Total), of(Kind::Rest), of(Kind::Claim));
+        if self.suspicious && distinct(candidates.iter().map(|mention| mention.cents)).len() > 1 {
+            return None;
+        }
+        let cents = match (totals.as_slice(), rests.as_slice()) {
+            ([], []) => return self.weaker(&claims),
+            ([], [rest]) => *rest,
+            ([], several) => self.sum_among(several)?,
+            ([total], []) => self.total_over(*total, &claims)?,
+            ([total], several) => self.rest_of(*total, several)?,
+            (several, rests) => self.settle(several, rests)?,
+        };
+        let mention =
+            candidates.iter().rfind(|mention| mention.cents == cents && mention.kind != Kind::Claim);
+        let mention = mention.or_else(|| candidates.iter().rfind(|mention| mention.cents == cents))?;
+        Some(self.found(mention, if mention.doubt { 0.6 } else { 0.92 }))
+    }
+
+    fn found(&self, mention: &Mention, confidence: f64) -> Claim {
+        let unit = self.units.get(mention.unit);
+        let sentence = unit.and_then(|unit| {
+            let range = flow::sentences(unit).into_iter().find(|range| range.contains(&mention.start))?;
+            unit.text.get(range)
+        });
+        Claim { cents: mention.cents, confidence, sentence: sentence.unwrap_or_default().trim().to_owned() }
+    }
+
+    /// No total and no remainder: one claim, one unlabelled sum of the lines above it, or one bare figure.
+    fn weaker(&self, claims: &[i64]) -> Option<Claim> {
+        let mention = |cents: i64| self.mentions.iter().rfind(|mention| mention.cents == cents);
+        match claims {
+            [] => {
+                let figures: Vec<&Mention> = self.mentions.iter().collect();
+                if let [only] = figures.as_slice()
+                    && only.kind == Kind::Unlabelled
+                {
+                    let bare = Some(self.found(only, 0.5));
+                    return bare.filter(|claim| claim.sentence.split_whitespace().count() <= LONGEST_BARE);
+                }
+                let last = figures.last().filter(|last| last.kind == Kind::Unlabelled)?;
+                self.is_sum_of_lines_above(last).then(|| self.found(last, 0.8))
+            }
+            [_] if self.leaves_a_second_claim() => None,
+            [one] => mention(*one).map(|mention| self.found(mention, if mention.doubt { 0.6 } else { 0.85 })),
+            several => self.sum_among(several).and_then(mention).map(|mention| self.found(mention, 0.8)),
+        }
+    }
+
+    /// "Er schuldet 500 EUR aus dem Kauf, 200 EUR aus der Reparatur": what follows a claim without a word may be another one.
+    fn leaves_a_second_claim(&self) -> bool {
+        let next = |pair: &[Mention]| match pair {
+            [first, second] => {
+                first.unit == second.unit && first.kind == Kind::Claim && second.kind == Kind::Unlabelled
+            }
+            _ => false,
+        };
+        self.mentions.windows(2).any(next)
+    }
+
+    fn is_sum_of_lines_above(&self, last: &Mention) -> bool {
+        let above: Vec<&Mention> = self.mentions.iter().filter(|mention| mention.unit < last.unit).collect();
+        let signed =
+            |mention: &Mention| if mention.kind == Kind::Payment { -mention.cents } else { mention.cents };
+        above.len() >= 2
+            && above.iter().all(|mention| mention.kind != Kind::Other)
+            && above.iter().map(|mention| signed(mention)).sum::<i64>() == last.cents
+    }
+
+    /// The one value that is the sum of all others, of which there are at least two.
+    fn sum_among(&self, values: &[i64]) -> Option<i64> {
+        let all: i64 = values.iter().sum();
+        values.iter().copied().find(|value| values.len() >= 3 && all - value == *value)
+    }
+
+    /// A total below a claim is the total of something else, unless a payment lies between them.
+    fn total_over(&self, total: i64, claims: &[i64]) -> Option<i64> {
+        claims.iter().all(|claim| *claim <= total || self.is_explained(*claim, total)).then_some(total)
+    }
+
+    /// Whether payments and credits in the mail lead from `before` to `after`.
+    fn is_explained(&self, before: i64, after: i64) -> bool {
+        let paid: Vec<i64> =
+            self.mentions.iter().filter(|mention| mention.kind == Kind::Payment).map(|m| m.cents).collect();
+        before > after && (paid.contains(&(before - after)) || paid.iter().sum::<i64>() == before - after)
+    }
+
+    fn rest_of(&self, total: i64, rests: &[i64]) -> Option<i64> {
+        match rests {
+            [rest] if *rest == total => Some(total),
+            // What remains after payments; without one in the mail only a word such as "Restforderung" says so.
+            [rest] if *rest < total => {
+                (self.is_explained(total, *rest) || self.says_remaining(*rest)).then_some(*rest)
+            }
+            several => {
+                let others: i64 = several.iter().filter(|rest| **rest != total).sum();
+                (others == total && several.len() >= 2).then_some(total)
+            }
+        }
+    }
+
+    fn says_remaining(&self, cents: i64) -> bool {
+        self.mentions.iter().filter(|mention| mention.cents == cents && mention.kind == Kind::Rest).any(
+            |mention| {
+                let before = self
+                    .units
+                    .get(mention.unit)
+                    .and_then(|unit| unit.text.get(..mention.start))
+                    .unwrap_or_default();
+                REMAINING.is_match(before)
+            },
+        )
+    }
+
+    fn settle(&self, totals: &[i64], rests: &[i64]) -> Option<i64> {
+        if let Some(sum) = self.sum_among(totals) {
+            return Some(sum).filter(|sum| rests.iter().all(|rest| rest == sum));
+        }
+        let mut explained =
+            totals.iter().filter(|after| totals.iter().any(|before| self.is_explained(*before, **after)));
+        match (explained.next(), explained.next()) {
+            (Some(one), None) => Some(*one).filter(|one| rests.iter().all(|rest| rest == one)),
+            _ => None,
+        }
+    }
+}
+
+static REMAINING: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:rest\p{L}+|\p{L}*bleib\p{L}*|verblieben\p{L}*|remain\p{L}*|nach (?:abzug|zahlung|verrechnung|gutschrift|anrechnung)|valutier\p{L}*|noch)\b[^.]*$",
+    )
+});
+
+fn distinct(values: impl Iterator<Item = i64>) -> Vec<i64> {
+    let mut values: Vec<i64> = values.collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}

@@ -1,0 +1,205 @@
+//! Every figure of a mail with its meaning, read in the order of the text.
+//!
+//! Owns what surrounds a figure: its sentence, the figure before it, the heading of its table, and whether the passage counts at
+//! all (text in quotation marks, orders to the reader, somebody else's debt). What a figure's own words say is `labels`'; which
+//! figure is the claim is `amounts`'.
+
+use super::figures::{self, Currency, Figure};
+use super::flow::{self, Unit};
+use super::kind;
+use super::labels::{self, Context, Kind, Mention};
+use super::pattern;
+use regex::Regex;
+use std::{ops::Range, sync::LazyLock};
+
+/// All figures of a mail with their meaning.
+pub(super) struct Statement {
+    pub(super) mentions: Vec<Mention>,
+    pub(super) units: Vec<Unit>,
+    /// Somewhere the mail gives orders to its reader.
+    pub(super) suspicious: bool,
+    /// A claim is stated in another currency or in a figure that can be read in two ways.
+    pub(super) unclear: bool,
+}
+
+/// Text that speaks to the machine that reads it instead of to the law firm.
+static ORDERS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\bignor(?:e|ier\p{L}*)\b.{0,60}\b(?:anweisung|instruction|vorgabe|regel|prompt|previous|bisherig|vorherig)|\b(?:debt_amount|is_creditor_reply|client_aktenzeichen|reference_numbers|system ?prompt|language model|sprachmodell|chatbot|llm)\b|^\W*(?:system|assistant)\s*:|\b(?:ki|ai)-?\s?(?:system|assist|modell|model|agent)|\ban (?:die|alle|das) (?:ki|automatisch\p{L}* verarbeitung)\b|\b(?:setze|setz|trage|erfasse|verbuche|gib|antworte|set|return|output|write|respond)\b.{0,60}\b(?:betrag|amount|forderung|json|claim)\b",
+    )
+});
+/// A longer passage in quotation marks is somebody else's text.
+static QUOTED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#""[^"]{50,}"|„[^“”]{50,}[“”]|»[^«]{50,}«|“[^”]{50,}”"#));
+static OTHER_PERSON: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:ehe(?:mann|frau|partner|gatt)\p{L}*|mutter|vaters?|bruders?|schwester|sohn(?:es)?|tochter|bürg(?:e|in|en)|namensvetter\p{L}*|namensgleich\p{L}*|gleichnamig\p{L}*|andere[nrms]?\s+(?:kunde|kundin|person|schuldner|mieter|versicherte)\p{L}*|eine[rnms]?\s+dritten)\b",
+    )
+});
+
+/// Longest line that can be the label of a figure on the next line.
+const LONGEST_HEADING: usize = 160;
+
+/// Reads every figure of a text; `is_stranger` tells a sentence that is about somebody other than the client.
+pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool) -> Statement {
+    let units = flow::units(text);
+    let found = figures::figures(&units, english);
+    let mut statement =
+        Statement { mentions: Vec::new(), units: Vec::new(), suspicious: false, unclear: false };
+    let (mut above, mut columns) = (String::new(), Columns::default());
+    for (index, (unit, figures)) in units.iter().zip(&found).enumerate() {
+        let orders = ORDERS.is_match(&unit.text);
+        statement.suspicious |= orders;
+        columns.read(unit, figures.len());
+        if !orders && !figures.is_empty() {
+            let quoted: Vec<Range<usize>> = QUOTED.find_iter(&unit.text).map(|quote| quote.range()).collect();
+            let counts = |figure: &&Figure| !quoted.iter().any(|quote| quote.contains(&figure.start));
+            let figures: Vec<&Figure> = figures.iter().filter(counts).collect();
+            for sentence in flow::sentences(unit) {
+                let text = unit.text.get(sentence.clone()).unwrap_or_default();
+                let stranger = OTHER_PERSON.is_match(text) || is_stranger(text);
+                let passage = Passage { unit, index, sentence, above: &above, stranger };
+                passage.read(&figures, &columns, &mut statement);
+                text.clone_into(&mut above);
+            }
+        }
+        above.clear();
+        if figures.is_empty() && unit.text.len() < LONGEST_HEADING {
+            above.push_str(&unit.text);
+        }
+        from_to(&mut statement.mentions, &units);
+    }
+    statement.units = units;
+    statement
+}
+
+/// A sentence or row.
+struct Passage<'a> {
+    unit: &'a Unit,
+    index: usize,
+    sentence: Range<usize>,
+    above: &'a str,
+    stranger: bool,
+}
+
+impl Passage<'_> {
+    fn text(&self, from: usize, to: usize) -> &str {
+        self.unit.text.get(from..to).unwrap_or_default()
+    }
+
+    fn read(&self, figures: &[&Figure], columns: &Columns, statement: &mut Statement) {
+        let (start, end) = (self.sentence.start, self.sentence.end);
+        let figures: Vec<&&Figure> =
+            figures.iter().filter(|figure| self.sentence.contains(&figure.start)).collect();
+        let settled = kind::is_settled(self.text(start, end));
+        let row =
+            figures.first().map_or(Kind::Unlabelled, |first| labels::row_kind(self.text(start, first.start)));
+        let mut own_from = start;
+        for (place, figure) in figures.iter().enumerate() {
+            let until = figures.get(place + 1).map_or(end, |next| next.start);
+            let behind = self.text(figure.end, until);
+            let own = self.text(own_from, figure.start);
+            let above = if place == 0 && !self.unit.row { self.above } else { "" };
+            let context = Context { sentence: self.text(start, figure.start), own, behind, above };
+            // A comma ends what was said of this figure.
+            own_from = figure.end + behind.find([',', ';']).unwrap_or(0);
+            let Some((mut kind, doubt)) = labels::meaning(figure, &context) else { continue };
+            if self.unit.row && figures.len() > 1 {
+                kind = columns.kind(kind, row, place + 1 == figures.len());
+            }
+            if self.stranger {
+                kind = Kind::Other;
+            }
+            let Some(cents) = figure.cents.filter(|_| figure.currency == Currency::Euro) else {
+                statement.unclear |= labels::is_claim(kind);
+                continue;
+            };
+            let before = statement.mentions.last().filter(|before| before.unit == self.index);
+            let before = before.map(|before| before.kind).filter(|kind| labels::is_claim(*kind));
+            kind = match (kind, before) {
+                (Kind::Total | Kind::Rest | Kind::Claim, _) if settled && cents > 0 => Kind::Payment,
+                (Kind::Unlabelled, Some(before)) if ADDED.is_match(own) => before,
+                (kind, _) => kind,
+            };
+            statement.mentions.push(Mention {
+                unit: self.index,
+                start: figure.start,
+                end: figure.end,
+                cents,
+                kind,
+                doubt,
+            });
+        }
+    }
+}
+
+/// A figure that comes on top of the one before it, as another claim.
+static ADDED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:weitere[nrs]?|zusätzlich\p{L}*|außerdem|daneben|ferner|hinzu|sowie|und|additional|another|and)\b",
+    )
+});
+static FROM: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:von|from)\s*$"));
+static TO: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^\s*(?:auf|to)\s*(?:nunmehr|jetzt|now)?\s*$"));
+
+static CHANGED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:erhöh\p{L}*|gestiegen|reduzier\p{L}*|ermäßig\p{L}*|verringer\p{L}*|verminder\p{L}*|gesunken|gesenkt|increased|reduced)\b",
+    )
+});
+
+/// "von 500 EUR auf 600 EUR": the first was, the second is.
+fn from_to(mentions: &mut [Mention], units: &[Unit]) {
+    let [.., first, second] = mentions else { return };
+    let Some(unit) = units.get(first.unit).filter(|_| first.unit == second.unit) else { return };
+    let before = unit.text.get(..first.start).unwrap_or_default();
+    let between = unit.text.get(first.end..second.start).unwrap_or_default();
+    if FROM.is_match(before) && TO.is_match(between) && second.kind != Kind::Other {
+        let changed = unit.text.get(second.end..).is_some_and(|behind| CHANGED.is_match(behind))
+            || CHANGED.is_match(before);
+        if labels::is_claim(first.kind) || (changed && labels::last_claim(&before.to_lowercase()).is_some()) {
+            second.kind = Kind::Rest;
+        }
+        first.kind = Kind::Other;
+    }
+}
+
+/// The headings of a table with more than one column of figures.
+#[derive(Default)]
+struct Columns {
+    last_is_open: bool,
+}
+
+static HEADINGS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)(?:betrag|soll|rechnung|forderung|haupt|datum|buchung|amount|date).*\s{2,}.*\b(?:\p{L}*saldo|offen\p{L}*|rest\p{L}*|gesamt\p{L}*|balance|open|summe|ausst\p{L}*)\W*(?:(?i:eur|euro)|€)?\W*$",
+    )
+});
+
+impl Columns {
+    fn read(&mut self, unit: &Unit, figures: usize) {
+        if figures == 0 && unit.text.contains("  ") {
+            self.last_is_open = HEADINGS.is_match(&unit.text);
+        }
+    }
+
+    /// In a row of several figures only the last can be the claim, and only of a row of totals under such a heading.
+    fn kind(&self, own: Kind, row: Kind, last: bool) -> Kind {
+        match row {
+            Kind::Total | Kind::Rest if self.last_is_open => {
+                if last {
+                    row
+                } else {
+                    Kind::Part
+                }
+            }
+            Kind::Total | Kind::Rest => row,
+            Kind::Claim | Kind::Part | Kind::Payment | Kind::Other | Kind::Unlabelled
+                if labels::is_claim(own) && own != Kind::Claim =>
+            {
+                own
+            }
+            Kind::Claim | Kind::Part | Kind::Payment | Kind::Other | Kind::Unlabelled => Kind::Part,
+        }
+    }
+}
