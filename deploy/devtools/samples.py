@@ -1,15 +1,12 @@
 """The sample mails and clients of deploy/samples, and what must stand in MongoDB after each mail was worked."""
 
-import copy
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from .console import Problem
+from .processes import Problem
 
 Entries = Dict[str, Dict[str, Any]]
 
@@ -30,14 +27,9 @@ class Mail:
         stated = self.expected.get("debt_amount")
         return None if stated is None else Decimal(stated)
 
-    @property
-    def to_be_written(self) -> bool:
-        """An amount and one entry for it."""
-        return self.amount is not None and self.entry_id is not None
-
 
 class Samples:
-    """All of deploy/samples, the mails in the order of their receipt."""
+    """All of deploy/samples; no two mails belong to one entry."""
 
     def __init__(self, folder: Path) -> None:
         files = sorted((folder / "mails").glob("*.json"))
@@ -45,25 +37,13 @@ class Samples:
             raise Problem(f"{folder / 'mails'} holds no sample mails. Restore the folder: git checkout deploy/samples")
         self.clients: List[Dict[str, Any]] = _read(folder / "clients.json")
         matches = _read(folder / "matches.json")
-        mails = [_mail(file.stem, _read(file), matches.get(file.stem) or {}) for file in files]
-        self.mails = sorted(mails, key=lambda mail: received_at(mail.webhook["received_at"]))
+        self.mails = [_mail(file.stem, _read(file), matches.get(file.stem) or {}) for file in files]
         self._clients_by_number = {client["aktenzeichen"]: client for client in self.clients}
+        self.entries = entries_of(self.clients)
 
     def client_of(self, mail: Mail) -> Optional[Dict[str, Any]]:
         """The client that a mail belongs to, as seeded."""
         return self._clients_by_number.get(mail.aktenzeichen) if mail.aktenzeichen else None
-
-    def entries(self) -> Entries:
-        """Every creditor entry as seeded, by its id."""
-        return entries_of(self.clients)
-
-    def entries_after(self) -> Entries:
-        """As `entries`, with the amount of the newest mail that states one."""
-        after = copy.deepcopy(self.entries())
-        for mail in self.mails:
-            if mail.amount is not None and mail.entry_id is not None:
-                after[mail.entry_id]["current_debt_amount"] = mail.amount
-        return after
 
 
 def _read(file: Path) -> Any:
@@ -82,50 +62,28 @@ def entries_of(clients: List[Dict[str, Any]]) -> Entries:
     return {entry["id"]: entry for client in clients for entry in client.get("final_creditor_list") or [] if entry.get("id")}
 
 
-def received_at(text: str) -> datetime:
-    """ISO 8601 or RFC 2822; without a zone German time."""
-    try:
-        # before Python 3.11 fromisoformat knows no Z
-        read = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        read = parsedate_to_datetime(text)
-    return read if read.tzinfo else read.replace(tzinfo=_german_time())
-
-
-def _german_time() -> tzinfo:
-    try:
-        from zoneinfo import ZoneInfo
-
-        return ZoneInfo("Europe/Berlin")
-    except Exception:  # no zone database on this machine; an hour more or less only orders the sending
-        return timezone(timedelta(hours=1))
-
-
 def wrong_in(samples: Samples, found: Entries) -> List[str]:
     """What does not stand in MongoDB as it must; a wrong amount is told apart from one that is missing."""
-    before, after = samples.entries(), samples.entries_after()
     mail_of = {mail.entry_id: mail for mail in samples.mails if mail.entry_id}
     wrong = []
-    for entry_id, expected in after.items():
-        mail = mail_of.get(entry_id)
+    for entry_id, before in samples.entries.items():
+        mail, entry = mail_of.get(entry_id), found.get(entry_id)
         whose = f"{mail.slug} (entry {entry_id})" if mail else f"entry {entry_id}, to which no mail belongs"
-        entry = found.get(entry_id)
         if entry is None:
             wrong.append(f"{whose}: the entry is gone")
-        elif mail and mail.to_be_written:
-            wrong += [f"{whose}: {complaint}" for complaint in _wrong_amounts(entry, expected, before[entry_id])]
-        elif {k: v for k, v in entry.items() if k != "_relay"} != before[entry_id]:
+        elif mail and mail.amount is not None:
+            wrong += [f"{whose}: {complaint}" for complaint in _wrong_amounts(entry, before, mail.amount)]
+        elif {k: v for k, v in entry.items() if k != "_relay"} != before:
             wrong.append(f"{whose}: changed, though no amount was stated for it")
     return wrong
 
 
-def _wrong_amounts(entry: Dict[str, Any], expected: Dict[str, Any], before: Dict[str, Any]) -> List[str]:
+def _wrong_amounts(entry: Dict[str, Any], before: Dict[str, Any], stated: Decimal) -> List[str]:
     wrong = []
     now, then = amount_of(entry, "current_debt_amount"), amount_of(before, "current_debt_amount")
-    must = amount_of(expected, "current_debt_amount")
-    if now != must:
+    if now != stated:
         kind = "MISSING" if now == then else "WRONG"
-        wrong.append(f"{kind} amount: {shown(now)} is stored, {shown(must)} was stated, {shown(then)} stood there before")
+        wrong.append(f"{kind} amount: {shown(now)} is stored, {shown(stated)} was stated, {shown(then)} stood there before")
     if entry.get("claim_amount") != before.get("claim_amount"):
         wrong.append("claim_amount was changed, which nothing may do")
     return wrong

@@ -3,14 +3,15 @@
 use crate::{
     config::{Settings, SourceSettings},
     server,
-    source::{Source, standard, zendesk},
+    source::{Source, standard},
 };
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use jiff::Timestamp;
+use serde_json::{Map, Value, json};
 use shared::{
     idempotency_key::generate_idempotency_key,
-    process::{self, EXIT_BAD_CONFIGURATION, Secret},
+    process::{self, EXIT_BAD_CONFIGURATION},
 };
 use std::{
     io::{Read, Write},
@@ -29,6 +30,9 @@ use std::{
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,7 +41,9 @@ enum Command {
     Serve(Box<Settings>),
     /// Print ok, or everything that is wrong with the configuration
     CheckConfig(Box<Settings>),
-    /// Print the headers of a signed request for the body on standard input; curl takes them by `-H @FILE`
+    /// Print the headers of a signed request for the body on standard input
+    #[command(after_help = "Send it with:\n  \
+        ingest sign --source zendesk < mail.json | curl -H @- --data-binary @mail.json URL")]
     Sign(SignArguments),
     /// Print the `generate_idempotency_key` of the JSON payload on standard input
     IdempotencyKey(IdempotencyKeyArguments),
@@ -48,18 +54,12 @@ struct SignArguments {
     /// Whose signature (zendesk|standard)
     #[arg(long, value_parser = source)]
     source: Source,
-    /// The secret to sign with, in place of the source's variable
-    #[arg(long, value_name = "SECRET")]
-    secret: Option<Secret>,
     /// Id of the delivery, source standard only; default: made from the body
-    #[arg(long)]
+    #[arg(long, value_parser = delivery_id)]
     id: Option<String>,
     /// Time of the signature, unix seconds; default: now
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..=Timestamp::MAX.as_second()))]
     timestamp: Option<i64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     sources: SourceSettings,
 }
@@ -72,6 +72,11 @@ struct IdempotencyKeyArguments {
     /// Middle of the key, such as the id of the email
     #[arg(long)]
     aggregate_id: String,
+}
+
+fn delivery_id(text: &str) -> Result<String, String> {
+    let refused = || "must be 1 to 255 visible ASCII characters and no dot: the verifier refuses others";
+    standard::is_id(text).then(|| text.to_owned()).ok_or_else(|| refused().into())
 }
 
 fn source(name: &str) -> Result<Source, String> {
@@ -93,11 +98,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    let done = match Cli::parse().command {
+    let Cli { command, json } = Cli::parse();
+    let done = match command {
         Command::Serve(settings) => serve(&settings),
-        Command::CheckConfig(settings) => check_config(&settings),
-        Command::Sign(arguments) => sign(&arguments),
-        Command::IdempotencyKey(arguments) => idempotency_key(&arguments),
+        Command::CheckConfig(settings) => check_config(&settings, json),
+        Command::Sign(arguments) => sign(&arguments, json),
+        Command::IdempotencyKey(arguments) => idempotency_key(&arguments, json),
     };
     // A closed standard error leaves nobody to tell.
     let mut stderr = std::io::stderr().lock();
@@ -129,65 +135,53 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     })
 }
 
-fn check_config(settings: &Settings) -> Result<(), Failure> {
-    settings.read().map_err(Failure::Configuration)?;
-    print("ok\n")
+fn check_config(settings: &Settings, json: bool) -> Result<(), Failure> {
+    match settings.read() {
+        Ok(_) if json => print_json(&json!({"ok": true})),
+        Ok(_) => print("ok\n"),
+        Err(problems) if json => {
+            print_json(&json!({"ok": false, "problems": problems}))?;
+            Err(Failure::Configuration(Vec::new())) // told already
+        }
+        Err(problems) => Err(Failure::Configuration(problems)),
+    }
 }
 
-fn sign(arguments: &SignArguments) -> Result<(), Failure> {
-    let (name, verifiers) = (arguments.source.name(), signing(arguments)?);
+fn sign(arguments: &SignArguments, json: bool) -> Result<(), Failure> {
+    let (source, id) = (arguments.source, arguments.id.as_deref());
+    if source == Source::Zendesk && id.is_some() {
+        let words = "--id belongs to --source standard: Zendesk's signature covers no id";
+        Cli::command().error(ErrorKind::ArgumentConflict, words).exit();
+    }
+    let mut problems = Vec::new();
+    let verifiers = arguments.sources.read(false, &mut problems);
+    if !problems.is_empty() {
+        return Err(Failure::Configuration(problems));
+    }
     let time = arguments.timestamp.map_or_else(|| Ok(Timestamp::now()), Timestamp::from_second)?;
     let body = standard_input()?;
-    let headers = match arguments.source {
-        Source::Zendesk => verifiers.0.map(|zendesk| zendesk.sign(time, &body)),
-        Source::Standard => verifiers.1.map(|standard| standard.sign(arguments.id.as_deref(), time, &body)),
+    let headers = match source {
+        Source::Zendesk => verifiers.zendesk.map(|zendesk| zendesk.sign(time, &body)),
+        Source::Standard => verifiers.standard.map(|standard| standard.sign(id, time, &body)),
     };
     let mut headers = headers.ok_or_else(|| {
-        let variable = format!("{}_WEBHOOK_SECRET", name.to_uppercase());
-        Failure::Configuration(vec![format!(
-            "no secret to sign with: give --secret, {variable} or {variable}_FILE"
-        )])
+        let variable = format!("{}_WEBHOOK_SECRET", source.name().to_uppercase());
+        Failure::Configuration(vec![format!("no secret to sign with: set {variable} or {variable}_FILE")])
     })?;
     headers.push(("Content-Type", "application/json".into()));
-    if arguments.json {
-        let object: serde_json::Map<_, _> =
+    if json {
+        let object: Map<_, _> =
             headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        return print(&format!("{}\n", serde_json::Value::Object(object)));
+        return print_json(&Value::Object(object));
     }
     print(&headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>())
 }
 
-/// The verifiers of the wanted source, from `--secret` or from the configuration.
-fn signing(
-    arguments: &SignArguments,
-) -> Result<(Option<zendesk::Verifier>, Option<standard::Verifier>), Failure> {
-    let mut problems = Vec::new();
-    let made = match (&arguments.secret, arguments.source) {
-        (None, _) => {
-            let verifiers = arguments.sources.read(&mut problems);
-            (verifiers.zendesk, verifiers.standard)
-        }
-        (Some(secret), Source::Zendesk) => (
-            zendesk::Verifier::new(secret, false)
-                .map_err(|problem| problems.push(format!("--secret {problem}")))
-                .ok(),
-            None,
-        ),
-        (Some(secret), Source::Standard) => (
-            None,
-            standard::Verifier::new(secret)
-                .map_err(|problem| problems.push(format!("--secret: {problem}")))
-                .ok(),
-        ),
-    };
-    if problems.is_empty() { Ok(made) } else { Err(Failure::Configuration(problems)) }
-}
-
-fn idempotency_key(arguments: &IdempotencyKeyArguments) -> Result<(), Failure> {
+fn idempotency_key(arguments: &IdempotencyKeyArguments, json: bool) -> Result<(), Failure> {
     let payload =
         serde_json::from_slice(&standard_input()?).context("the payload on standard input is not JSON")?;
     let key = generate_idempotency_key(&arguments.operation, &arguments.aggregate_id, &payload);
-    print(&format!("{key}\n"))
+    if json { print_json(&json!({"key": key})) } else { print(&format!("{key}\n")) }
 }
 
 fn standard_input() -> Result<Vec<u8>, Failure> {
@@ -199,4 +193,8 @@ fn standard_input() -> Result<Vec<u8>, Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
     Ok(())
+}
+
+fn print_json(object: &Value) -> Result<(), Failure> {
+    print(&format!("{object}\n"))
 }

@@ -182,7 +182,7 @@ pub enum CommitError {
     /// Passes by itself, or the outcome is unknown; sending again with the same key is safe.
     #[error("Postgres: {0}")]
     Unavailable(String),
-    /// A bug: the database refuses what ingest let through. SQLSTATE, table and constraint, never values.
+    /// A bug: the database refuses what ingest let through. SQLSTATE and the names of what refused it, never values.
     #[error("Postgres refused the statement: {0}")]
     Refused(String),
 }
@@ -325,10 +325,13 @@ fn broke_webhook_unique(error: &Error) -> bool {
 fn classify(error: Error) -> CommitError {
     let Some(server) = error.as_db_error() else { return CommitError::Unavailable(reason(&error)) };
     let code = server.code();
+    // The server's words only where they name objects of the schema: elsewhere they may quote values.
+    let message = code.code().starts_with("42").then(|| server.message());
+    let words = [Some(code.code()), server.table(), server.column(), server.constraint(), message];
+    let words = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
     if is_transient(&error) || [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code) {
-        return CommitError::Unavailable(code.code().to_owned());
+        CommitError::Unavailable(words)
+    } else {
+        CommitError::Refused(words)
     }
-    let place = [server.table(), server.column(), server.constraint()];
-    let place: Vec<_> = place.into_iter().flatten().collect();
-    CommitError::Refused(format!("{} {}", code.code(), place.join(" ")))
 }

@@ -7,7 +7,7 @@ use crate::{
     bearer::Tokens,
     source::{Verifiers, standard, zendesk},
 };
-use shared::process::{LogFormat, Secret, secret};
+use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::Path, str::FromStr, time::Duration};
 
 const LISTEN: &str = "127.0.0.1:8080";
@@ -31,6 +31,9 @@ pub struct Settings {
     admin_listen: String,
     #[command(flatten)]
     sources: SourceSettings,
+    /// Accept also the replaced service's header X-Zendesk-Signature, hex HMAC of the body alone (true|false)
+    #[arg(long, env = "ZENDESK_LEGACY_SIGNATURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false")]
+    zendesk_legacy_signature: String,
     /// Tokens for /v1/debt-updates and /v1/emails, comma-separated; without any, both do not exist
     #[arg(long, env = "API_TOKENS", hide_env_values = true, value_name = "TOKENS")]
     api_tokens: Option<Secret>,
@@ -56,9 +59,6 @@ pub struct SourceSettings {
     /// File that holds them
     #[arg(long, env = "ZENDESK_WEBHOOK_SECRET_FILE", value_name = "FILE")]
     zendesk_webhook_secret_file: Option<String>,
-    /// Accept also the replaced service's header X-Zendesk-Signature, hex HMAC of the body alone (true|false)
-    #[arg(long, env = "ZENDESK_LEGACY_SIGNATURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false")]
-    zendesk_legacy_signature: String,
     /// Secrets of Standard Webhooks (Svix, Resend): `whsec_` and base64, comma-separated
     #[arg(long, env = "STANDARD_WEBHOOK_SECRET", hide_env_values = true, value_name = "SECRETS")]
     standard_webhook_secret: Option<Secret>,
@@ -191,7 +191,9 @@ impl Settings {
         );
         let log_format =
             parsed(&mut problems, "LOG_FORMAT", &self.log_format, LOG_FORMAT, "must be json or text");
-        let mut verifiers = self.sources.read(&mut problems);
+        problems.extend(log_filter().err());
+        let legacy = switch(&mut problems, "ZENDESK_LEGACY_SIGNATURE", &self.zendesk_legacy_signature);
+        let mut verifiers = self.sources.read(legacy, &mut problems);
         verifiers.allow_unsigned =
             switch(&mut problems, "INGEST_INSECURE_ALLOW_UNSIGNED", &self.insecure_allow_unsigned);
         let tokens =
@@ -243,9 +245,8 @@ impl LimitNumbers {
 }
 
 impl SourceSettings {
-    /// The sources with a secret.
-    pub fn read(&self, problems: &mut Vec<String>) -> Verifiers {
-        let legacy = switch(problems, "ZENDESK_LEGACY_SIGNATURE", &self.zendesk_legacy_signature);
+    /// The sources with a secret; `legacy` accepts Zendesk's old header too.
+    pub fn read(&self, legacy: bool, problems: &mut Vec<String>) -> Verifiers {
         let secrets = (self.zendesk_webhook_secret.as_ref(), self.zendesk_webhook_secret_file.as_deref());
         let zendesk = given(problems, "ZENDESK_WEBHOOK_SECRET", secrets.0, secrets.1);
         let secrets = (self.standard_webhook_secret.as_ref(), self.standard_webhook_secret_file.as_deref());

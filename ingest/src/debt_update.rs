@@ -46,6 +46,8 @@ pub fn parse(body: &[u8], arrival: Timestamp) -> Result<(Email, FirstMessage), P
     let amount = amount(&mut fields);
     let response_text = said(fields.text("response_text", MAX_RESPONSE_CHARACTERS));
     let reference_numbers = fields.texts("reference_numbers", MAX_REFERENCE_NUMBERS, MAX_NUMBER_CHARACTERS);
+    let reference_numbers: Vec<_> =
+        reference_numbers.into_iter().filter_map(|number| said(Some(number))).collect();
     let confidence = confidence(&mut fields);
     let when = fields.take("received_at");
     if matches!(when, Some(Value::Bool(_) | Value::Array(_) | Value::Object(_))) {
@@ -228,11 +230,12 @@ mod tests {
     #[test]
     fn the_message_is_what_the_relay_reads() {
         let body = r#"{"client_name": " Mößbauer, Jürgen ", "client_aktenzeichen": "2024/118", "creditor_email": "a@b.example", "new_debt_amount": 1027.55,
-            "response_text": "\u0000", "reference_numbers": ["A-1"], "extraction_confidence": 0.9, "received_at": "2026-02-17 09:14:22", "ticket_id": 5}"#;
+            "response_text": "\u0000", "reference_numbers": [" A-1 ", " ", "\u0000", ""], "extraction_confidence": 0.9, "received_at": "2026-02-17 09:14:22", "ticket_id": 5}"#;
         let message: CreditorDebtUpdate = serde_json::from_value(payload(read(body))).unwrap();
         assert_eq!(message.client_name.as_deref(), Some("Mößbauer, Jürgen"));
         assert_eq!(message.new_debt_amount.map(|amount| amount.to_string()).as_deref(), Some("1027.55"));
         assert_eq!(message.response_text, None);
+        assert_eq!(message.reference_numbers, ["A-1"]);
         assert_eq!(message.received_at.to_string(), "2026-02-17T08:14:22Z");
         let (email, FirstMessage::DebtUpdate { key_hash, .. }) = read(body).unwrap() else {
             panic!("another message")

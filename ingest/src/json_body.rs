@@ -56,18 +56,22 @@ pub fn parse(body: &[u8]) -> Result<Members, Problem> {
     if body.is_empty() {
         return Err(whole("must be a JSON object; the body is empty".into()));
     }
+    if body.starts_with(b"\xef\xbb\xbf") {
+        return Err(whole("must not begin with a UTF-8 byte order mark".into()));
+    }
     let text = std::str::from_utf8(body)
         .map_err(|error| whole(format!("must be UTF-8; byte {} is not", error.valid_up_to())))?;
     serde_json::from_str(text).map_err(|error| {
         // The category and the place only: serde_json's own words may quote the body.
-        let what = match error.classify() {
-            serde_json::error::Category::Data => "must be a JSON object",
-            serde_json::error::Category::Eof => "must be JSON; it ends too early",
+        let place = format!("(line {}, column {})", error.line(), error.column());
+        whole(match error.classify() {
+            serde_json::error::Category::Data => format!("must be a JSON object {place}"),
+            serde_json::error::Category::Eof => format!("must be JSON; it ends too early {place}"),
+            // serde_json tells its limit of depth from bad syntax in words only.
             serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
-                "must be JSON of moderate depth"
+                format!("is not valid JSON {place}, or is nested deeper than 127 levels")
             }
-        };
-        whole(format!("{what} (line {}, column {})", error.line(), error.column()))
+        })
     })
 }
 
@@ -271,8 +275,16 @@ mod tests {
         assert!(detail(b"{\"a\": \"\xff\"}").contains("byte 7"));
         assert!(detail(b"{\"a\": 1").contains("too early"));
         assert!(detail(b"[1]").contains("object"));
-        assert!(detail(b"{\"a\": \"\\ud800\"}").contains("JSON"));
-        assert!(detail(format!("{{\"a\":{}", "[".repeat(100_000)).as_bytes()).contains("depth"));
+        assert_eq!(
+            detail(b"{\"a\": \"\\ud800\"}"),
+            "is not valid JSON (line 1, column 14), or is nested deeper than 127 levels"
+        );
+        assert!(detail(b"{\"a\":\n,}").contains("not valid JSON (line 2, column 1)"));
+        assert!(detail(b"\xef\xbb\xbf{}").contains("byte order mark"));
+        let nested =
+            |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        assert!(parse(nested(127).as_bytes()).is_ok());
+        assert!(detail(nested(128).as_bytes()).ends_with("deeper than 127 levels"));
         assert_eq!(parse(br#"{"a": 1, "b": 2, "a": 3}"#).unwrap().repeated, ["a"]);
     }
 

@@ -57,8 +57,11 @@ pub enum Problem {
     MailWithoutBody,
     /// More work than there is room for.
     Overloaded,
-    /// Postgres is away, or whether the commit happened is unknown; the key makes sending again safe.
+    /// Postgres is away; nothing was stored.
     Unavailable,
+    /// A commit was begun and nobody knows whether it happened; the key makes sending again safe. To a client the same problem
+    /// as [`Problem::Unavailable`], with another detail.
+    OutcomeUnknown,
     /// A bug.
     Internal,
 }
@@ -106,7 +109,9 @@ impl Problem {
             Problem::KeyReused => (422, "idempotency-key-reused", "The key belongs to other content"),
             Problem::MailWithoutBody => (503, "mail-without-body", "The mail's body is not in the event"),
             Problem::Overloaded => (503, "overloaded", "Too much at once"),
-            Problem::Unavailable => (503, "unavailable", "The database is not available"),
+            Problem::Unavailable | Problem::OutcomeUnknown => {
+                (503, "unavailable", "The database is not available")
+            }
             Problem::Internal => (500, "internal", "An error on our side"),
         }
     }
@@ -143,7 +148,8 @@ impl Problem {
                     .into()
             }
             Problem::Overloaded => "Send the request again later; it is safe to repeat.".into(),
-            Problem::Unavailable => {
+            Problem::Unavailable => "Nothing was stored. Send the request again later.".into(),
+            Problem::OutcomeUnknown => {
                 "It may or may not have been stored. Send it again later with the same key: it is stored once.".into()
             }
             Problem::Internal => "The error has been logged; sending again is safe.".into(),
@@ -154,7 +160,7 @@ impl Problem {
     fn retry_after_seconds(&self) -> Option<u16> {
         match self {
             Problem::RivalInFlight | Problem::Overloaded => Some(1),
-            Problem::Unavailable => Some(5),
+            Problem::Unavailable | Problem::OutcomeUnknown => Some(5),
             Problem::MailWithoutBody => Some(300),
             Problem::InvalidPayload(_)
             | Problem::UnsupportedEvent

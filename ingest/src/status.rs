@@ -12,7 +12,7 @@ use tokio_postgres::{
 
 /// The mail by its primary key, its messages through the unique index on `idempotency_key` (one probe per possible key,
 /// since `aggregate_id` has no index). One statement, so one snapshot; no lock.
-const STATUS: &str =
+pub const STATUS: &str =
     "select e.source, e.received_at, e.processing_status, e.match_status, e.sync_status, e.sync_error,
         m.operation, m.outcome, m.retry_count, m.error_class, m.created_at, m.processed_at, m.dead_at
     from incoming_emails e left join outbox_messages m on m.idempotency_key = any($2)
@@ -30,7 +30,8 @@ pub async fn status(client: &Object, email_id: EmailId) -> Result<Option<Value>,
 }
 
 /// The keys that the messages of a mail can have: every operation in every revision.
-fn possible_keys(email_id: EmailId) -> Vec<String> {
+#[must_use]
+pub fn possible_keys(email_id: EmailId) -> Vec<String> {
     let revisions = || successors(Some(Revision::FIRST), |revision| revision.next());
     Operation::ALL
         .iter()

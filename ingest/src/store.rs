@@ -18,7 +18,7 @@ use shared::{
     postgres::{self, PostgresError},
 };
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::time::timeout;
@@ -32,6 +32,8 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Store {
     pool: Pool,
+    /// Why the last new connection failed; None when it did not.
+    failing: Mutex<Option<String>>,
     pool_wait: Duration,
     handler_timeout: Duration,
     commit_limits: CommitLimits,
@@ -48,6 +50,7 @@ impl Store {
         let url = config.database_url.expose();
         Ok(Arc::new(Store {
             pool: postgres::pool(url, "ingest", config.pool_size, config.pool_wait)?,
+            failing: Mutex::default(),
             pool_wait: config.pool_wait,
             handler_timeout: config.handler_timeout,
             commit_limits: CommitLimits { lock_wait: config.lock_wait, key_lifetime: config.key_lifetime },
@@ -66,7 +69,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Problem::KeyReused`], [`Problem::RivalInFlight`], [`Problem::Overloaded`], [`Problem::Unavailable`],
-    /// [`Problem::Internal`].
+    /// [`Problem::OutcomeUnknown`], [`Problem::Internal`].
     pub async fn store(self: &Arc<Store>, request: CommitRequest, held: HeldBody) -> Result<Answer, Problem> {
         let store = self.clone();
         let task = self.commits.spawn(async move {
@@ -80,11 +83,11 @@ impl Store {
                 tracing::error!(panicked = error.is_panic(), "a commit task died");
                 Err(Problem::Internal)
             }
-            Err(_) => Err(Problem::Unavailable),
+            Err(_) => Err(Problem::OutcomeUnknown),
         }
     }
 
-    async fn commit(&self, request: &CommitRequest) -> Result<Answer, Problem> {
+    async fn commit(self: &Arc<Store>, request: &CommitRequest) -> Result<Answer, Problem> {
         let client = self.client().await?;
         let started = Instant::now();
         let Ok(result) = timeout(COMMIT_TIMEOUT, commit::commit(&client, request, self.commit_limits)).await
@@ -92,7 +95,7 @@ impl Store {
             // Its answer may still come: nobody else may use this connection.
             drop(Object::take(client));
             tracing::warn!("Postgres did not answer a commit; its outcome is unknown");
-            return Err(Problem::Unavailable);
+            return Err(Problem::OutcomeUnknown);
         };
         metrics::histogram!("ingest_commit_seconds").record(started.elapsed().as_secs_f64());
         match result {
@@ -106,7 +109,7 @@ impl Store {
             Err(CommitError::RivalInFlight) => Err(Problem::RivalInFlight),
             Err(error @ CommitError::Unavailable(_)) => {
                 tracing::warn!(%error, "not stored, or unknown whether stored; the sender is asked to repeat");
-                Err(Problem::Unavailable)
+                Err(Problem::OutcomeUnknown)
             }
             Err(error @ CommitError::Refused(_)) => {
                 tracing::error!(%error, source = request.source, "a request could not be stored");
@@ -116,8 +119,14 @@ impl Store {
     }
 
     /// A connection, within the pool wait even if Postgres is a black hole.
-    async fn client(&self) -> Result<Object, Problem> {
-        match timeout(self.pool_wait, self.pool.get()).await {
+    async fn client(self: &Arc<Store>) -> Result<Object, Problem> {
+        let store = self.clone();
+        let mut getting = Box::pin(async move {
+            let got = store.pool.get().await;
+            store.note(&got);
+            got
+        });
+        match timeout(self.pool_wait, &mut getting).await {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => Err(Problem::Overloaded),
             Ok(Err(
@@ -126,16 +135,36 @@ impl Store {
                 | PoolError::Closed
                 | PoolError::NoRuntimeSpecified
                 | PoolError::PostCreateHook(_),
-            ))
-            | Err(_) => Err(Problem::Unavailable),
+            )) => Err(Problem::Unavailable),
+            Err(_) => {
+                // Goes on without us and ends in the pool: were it cancelled, a Postgres that needs longer to take a connection
+                // would never give one.
+                tokio::spawn(getting);
+                Err(Problem::Unavailable)
+            }
         }
+    }
+
+    /// Logs a failure to connect once, until its reason changes or a new connection succeeds. A full pool is no such failure.
+    fn note(&self, got: &Result<Object, PoolError>) {
+        let reason = match got {
+            Ok(client) if Object::metrics(client).recycle_count > 0 => return,
+            Err(PoolError::Timeout(TimeoutType::Wait)) => return,
+            Ok(_) => None,
+            Err(error) => Some(postgres::pool_reason(error)),
+        };
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = reason.as_ref().filter(|_| *failing != reason) {
+            tracing::warn!(reason, "no connection to Postgres; senders are asked to repeat");
+        }
+        *failing = reason;
     }
 
     /// Where a mail stands.
     ///
     /// # Errors
     /// [`Problem::UnknownEmail`], [`Problem::Overloaded`], [`Problem::Unavailable`].
-    pub async fn status(&self, id: EmailId) -> Result<Value, Problem> {
+    pub async fn status(self: &Arc<Store>, id: EmailId) -> Result<Value, Problem> {
         let client = self.client().await?;
         let Ok(found) = timeout(self.handler_timeout, status::status(&client, id)).await else {
             drop(Object::take(client));

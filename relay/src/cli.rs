@@ -107,19 +107,19 @@ fn bad_configuration(problems: &[String]) -> ExitCode {
 }
 
 /// The configuration and what it leads to, without touching the network.
-async fn checked(settings: &Settings) -> Result<(Config, crate::operations::Context), Vec<String>> {
+async fn checked(settings: &Settings) -> Result<(Config, crate::context::Context), Vec<String>> {
     let config = settings.check()?;
     let context = relay::context(&config).await.map_err(|problem| vec![problem])?;
     Ok((config, context))
 }
 
-async fn run(config: Config, context: crate::operations::Context) -> anyhow::Result<ExitCode> {
+async fn run(config: Config, context: crate::context::Context) -> anyhow::Result<ExitCode> {
     let shutdown = process::shutdown_on_signal().context("cannot listen for signals")?;
     relay::run(&config, context, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_once(context: crate::operations::Context) -> anyhow::Result<ExitCode> {
+async fn run_once(context: crate::context::Context) -> anyhow::Result<ExitCode> {
     let shutdown = process::shutdown_on_signal().context("cannot listen for signals")?;
     relay::check_postgres(&context).await.map_err(anyhow::Error::msg)?;
     let (summary, end) = relay::run_once(&context, &shutdown).await;

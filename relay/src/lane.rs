@@ -5,7 +5,8 @@
 
 use crate::{
     breaker::Breaker,
-    operations::{self, Context, Limits},
+    context::Context,
+    operations::{self, Limits},
     outbox::{self, Claim, Finished, LowWaterMark, Receipt},
     outcome::{Failure, Outcome, Transition},
 };

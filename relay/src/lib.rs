@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod context;
 pub mod extraction;
 pub mod lane;
 pub mod ledger;

@@ -7,10 +7,11 @@ mod document;
 mod failure;
 
 use crate::{
-    client::{Client, Entry, Identity},
+    client::Identity,
     outcome::{Failure, FailureClass},
 };
-use document::{AS_READ, number, read_client, statement};
+use document::{AS_READ, LIST, number, read_client, statement};
+pub use document::{EntryUpdate, Found};
 use failure::{class_of_code, classify, code_of, server_text, text_of};
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
@@ -20,7 +21,6 @@ use mongodb::{
     error::Error,
     options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
 };
-use shared::{message::CreditorDebtUpdate, money::Amount};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -37,9 +37,6 @@ const SERVER_TIME_MS: i32 = 3500;
 const FIND_LIMIT: usize = 5000;
 /// Names of one find: each is a branch of its `$or`, and a look into the index.
 const NAMES_PER_FIND: usize = 100;
-/// What the list is called in a client document.
-const LIST: &str = "final_creditor_list";
-
 /// The collection `clients`.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -47,29 +44,6 @@ pub struct Clients {
     collection: Collection<Document>,
     /// Since when no call has succeeded; None after one that has.
     away_since: Arc<Mutex<Option<Timestamp>>>,
-}
-
-/// A client with what an update of its entries has to repeat of the document as it was read.
-#[derive(Debug)]
-pub struct Found {
-    /// The plain data.
-    pub client: Client,
-    id: Bson,
-    /// By position: the entry's fields of [`AS_READ`], as they were read.
-    as_read: HashMap<usize, HashMap<&'static str, Bson>>,
-}
-
-/// One statement of a batch: this update into that entry as it was read.
-#[derive(Debug, Clone, Copy)]
-pub struct EntryUpdate<'a> {
-    /// The document.
-    pub found: &'a Found,
-    /// The entry in it.
-    pub entry: &'a Entry,
-    /// The message's payload.
-    pub update: &'a CreditorDebtUpdate,
-    /// The amount that the guard let pass.
-    pub amount: Amount,
 }
 
 /// What a batch came to.

@@ -4,26 +4,13 @@ mod creditor_debt_update;
 mod email_extraction;
 
 use crate::{
-    mongo::Clients,
+    context::Context,
     outbox::{Claim, Finished},
-    outcome::{Failure, FailureClass, Outcome, Transition, decide},
-    write_guard::WriteGuard,
+    outcome::Failure,
 };
-use deadpool_postgres::Pool;
-use shared::{message::Operation, postgres::pool_reason};
+use shared::message::Operation;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// What the operations work with.
-#[derive(Debug, Clone)]
-pub struct Context {
-    /// Postgres.
-    pub pool: Pool,
-    /// MongoDB.
-    pub clients: Clients,
-    /// The write guard's settings.
-    pub guard: WriteGuard,
-}
 
 /// The bounds of one operation's lane.
 #[derive(Debug, Clone, Copy)]
@@ -86,27 +73,4 @@ pub async fn apply(
         Operation::EmailExtraction => email_extraction::apply(context, claims, deadline).await,
         Operation::CreditorDebtUpdate => creditor_debt_update::apply(context, claims, deadline).await,
     }
-}
-
-/// A connection for a look during the apply. Postgres that is away says nothing about the message.
-async fn connection(context: &Context) -> Result<deadpool_postgres::Client, Failure> {
-    let failure = |error| Failure::new(FailureClass::SinkDown, format!("Postgres: {}", pool_reason(&error)));
-    context.pool.get().await.map_err(failure)
-}
-
-fn done(claim: Claim, outcome: Outcome, stamp: i64) -> Finished {
-    claim.finish(Transition::Done(outcome), stamp)
-}
-
-fn failed(claim: Claim, failure: Failure, stamp: i64) -> Finished {
-    let transition = decide(failure, claim.past);
-    claim.finish(transition, stamp)
-}
-
-/// A payload that this binary cannot read will not become readable by waiting.
-fn undecodable(claim: Claim, error: &serde_json::Error) -> Finished {
-    // The error names the field and the place, but may repeat a value: keep its kind and place only.
-    let text =
-        format!("the payload cannot be read: {:?} error at column {}", error.classify(), error.column());
-    failed(claim, Failure::new(FailureClass::Permanent, text), 0)
 }

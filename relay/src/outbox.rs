@@ -5,7 +5,7 @@
 
 use crate::{
     ledger::{Decision, EmailChange, INSERT_DECISIONS, LedgerRow, UPDATE_EMAILS, UPSERT_DEBTS},
-    outcome::{Failure, FailureClass, Past, Transition},
+    outcome::{Failure, FailureClass, Outcome, Past, Transition, decide},
 };
 use deadpool_postgres::Client as Connection;
 use serde::Serialize;
@@ -129,6 +129,28 @@ impl Claim {
             // At shutdown nothing has been learnt about the mail.
             .filter(|_| transition != Transition::GivenBack(None));
         Finished { claim: self, transition, email, ledger: None, decision: None, next: None }
+    }
+
+    /// The message has ended well.
+    #[must_use]
+    pub fn done(self, outcome: Outcome, stamp: i64) -> Finished {
+        self.finish(Transition::Done(outcome), stamp)
+    }
+
+    /// The attempt has failed; its class and the message's past say what follows.
+    #[must_use]
+    pub fn failed(self, failure: Failure, stamp: i64) -> Finished {
+        let transition = decide(failure, self.past);
+        self.finish(transition, stamp)
+    }
+
+    /// This binary cannot read the payload, and waiting will not make it readable.
+    #[must_use]
+    pub fn undecodable(self, error: &serde_json::Error) -> Finished {
+        // The error names the place, but may repeat a value: keep its kind and place only.
+        let text =
+            format!("the payload cannot be read: {:?} error at column {}", error.classify(), error.column());
+        self.failed(Failure::new(FailureClass::Permanent, text), 0)
     }
 
     /// Ends the claim as if it had never been.

@@ -2,9 +2,9 @@
 
 use crate::{
     config::Config,
+    context::Context,
     lane::{Lane, Summary, Trouble},
     mongo::Clients,
-    operations::Context,
     wake,
 };
 use shared::{

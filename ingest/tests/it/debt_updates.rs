@@ -77,6 +77,10 @@ async fn the_smallest_debt_update_has_no_confidence_and_its_time_of_arrival() {
     let id = service.debt_update("k", body).await.email_id("accepted");
     let payload: Value =
         database.client().await.query_one("select payload from outbox_messages", &[]).await.unwrap().get(0);
+    for name in ["client_aktenzeichen", "creditor_name", "response_text", "extraction_confidence"] {
+        assert_eq!(payload.get(name), Some(&Value::Null), "{name}");
+    }
+    assert_eq!((payload.get("reference_numbers"), payload.get("decided_by")), (Some(&json!([])), None));
     let message: CreditorDebtUpdate = serde_json::from_value(payload).unwrap();
     assert_eq!(message.new_debt_amount, Some(shared::money::Amount::MAX));
     assert_eq!((message.extraction_confidence, message.creditor_name), (None, None));

@@ -1,8 +1,10 @@
 //! Where a mail stands, and nothing personal.
 
 use crate::harness::*;
+use ingest::status::{STATUS, possible_keys};
 use serde_json::{Value, json};
 use testkit::Database;
+use tokio_postgres::types::Type;
 
 #[tokio::test]
 async fn a_new_mail_waits_for_its_extraction() {
@@ -82,19 +84,10 @@ async fn the_messages_are_found_through_the_index() {
         )
         .await
         .unwrap();
-    let keys: Vec<_> = (0..16)
-        .flat_map(|revision| {
-            ["email_extraction", "creditor_debt_update"]
-                .map(|operation| format!("'{operation}:17:{revision}'"))
-        })
-        .collect();
     let plan = client
-        .query(
-            &format!(
-                "explain select from outbox_messages m where m.idempotency_key = any(array[{}])",
-                keys.join(",")
-            ),
-            &[],
+        .query_typed(
+            &format!("explain {STATUS}"),
+            &[(&17_i64, Type::INT8), (&possible_keys(17), Type::TEXT_ARRAY)],
         )
         .await
         .unwrap();

@@ -23,6 +23,9 @@ async fn every_path_and_method_of_the_document_is_served_and_every_other_method_
         for method in ["get", "post", "put", "delete"] {
             let request = hyper::Request::builder().method(method.to_uppercase().as_str()).uri(&path);
             let answer = send(service.address, request.body(Default::default()).unwrap()).await;
+            if answer.status == 405 {
+                answer.is_problem(405, "method-not-allowed");
+            }
             assert_eq!(answer.status == 405, item[method].is_null(), "{method} {path}: {answer:?}");
             let said = answer.status.to_string();
             assert!(
@@ -53,6 +56,40 @@ fn every_reference_leads_somewhere_and_every_limit_is_the_one_in_force() {
     ] {
         assert_eq!(properties[name][member], limit, "{name}");
     }
+    let keys = &document["components"]["schemas"]["IdempotencyKey"]["anyOf"];
+    assert_eq!(keys[0]["maxLength"], ingest::request_key::MAX_KEY_BYTES);
+    // In quotes, and each character escaped.
+    assert_eq!(keys[1]["maxLength"], 2 * ingest::request_key::MAX_KEY_BYTES + 2);
+}
+
+#[test]
+fn every_failure_of_the_document_is_a_problem_document() {
+    let document = document();
+    for (name, response) in document["components"]["responses"].as_object().unwrap() {
+        let problem = !response["content"]["application/problem+json"].is_null();
+        assert_eq!(problem, !matches!(name.as_str(), "Stored" | "Status"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_an_event_is_in_the_document_and_read() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let document = document();
+    let data =
+        document["components"]["schemas"]["StandardEvent"]["properties"]["data"]["properties"].as_object();
+    let mut names: Vec<_> = data.unwrap().keys().map(String::as_str).collect();
+    let read =
+        ["attachments", "bcc", "cc", "email_id", "from", "html", "message_id", "subject", "text", "to"];
+    let wrong: serde_json::Map<_, _> = read.iter().map(|name| ((*name).into(), 1.into())).collect();
+    let body = serde_json::json!({"type": "email.received", "data": wrong}).to_string();
+    let headers = standard_verifier().sign(None, jiff::Timestamp::now(), body.as_bytes());
+    let mut pointers = service.post(STANDARD, headers, body).await.pointers();
+    pointers.sort();
+    assert_eq!(pointers, read.map(|name| format!("/data/{name}")));
+    // A time that cannot be read is no error.
+    names.retain(|name| *name != "created_at");
+    assert_eq!(names, read);
 }
 
 fn check_references(document: &Value, part: &Value) {

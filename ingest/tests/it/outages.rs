@@ -15,8 +15,10 @@ async fn postgres_away_is_a_quick_503_and_the_service_recovers_by_itself() {
     wire.cut();
     let started = Instant::now();
     service.zendesk(&mail("w2")).await.is_problem(503, "unavailable");
-    service.debt_update("k", &debt_update("1")).await.is_problem(503, "unavailable");
-    service.get("/v1/emails/1").await.is_problem(503, "unavailable");
+    for answer in [service.debt_update("k", &debt_update("1")).await, service.get("/v1/emails/1").await] {
+        let problem = answer.is_problem(503, "unavailable");
+        assert!(problem["detail"].as_str().unwrap().starts_with("Nothing was stored"), "{problem}");
+    }
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     eventually("no readiness", || async { service.get("/readyz").await.status == 503 }).await;
     assert_eq!(service.get("/livez").await.status, 200);
@@ -62,6 +64,62 @@ async fn a_postgres_that_takes_connections_and_never_answers_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_connection_that_needs_longer_than_the_pool_wait_serves_the_next_request() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    // The pool's startup message, and not those of readiness and poke.
+    let startup = wire.hold_at(b"application_name\0ingest\0");
+    let mut hasty = config(&wire.instead(&database.url));
+    hasty.pool_wait = Duration::from_millis(100);
+    let service = Service::start(hasty).await;
+    service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+    startup.reached().await.send(()).unwrap();
+    let client = database.client().await;
+    let connected = "select coalesce(min(pid), 0)::bigint from pg_stat_activity
+        where datname = current_database() and application_name = 'ingest' and state = 'idle'";
+    eventually("the connection", || async { count(&client, connected).await > 0 }).await;
+    let pid = count(&client, connected).await;
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    assert_eq!(count(&client, connected).await, pid);
+}
+
+#[tokio::test]
+async fn a_schema_that_does_not_fit_is_named_and_no_value_is() {
+    use ingest::commit::{CommitLimits, CommitRequest, FirstMessage, commit};
+    let database = Database::new().await;
+    let client = database.client().await;
+    let body = mail("w1").into_bytes();
+    let request = CommitRequest {
+        source: "zendesk",
+        request_key: "w1".into(),
+        fingerprint: ingest::request_key::fingerprint(&body),
+        email: ingest::source::zendesk::parse(&body, jiff::Timestamp::now()).unwrap(),
+        raw: body.into(),
+        first: FirstMessage::Extraction,
+        traceparent: None,
+    };
+    let limits = CommitLimits { lock_wait: PATIENCE, key_lifetime: PATIENCE };
+    for (change, words) in [
+        (
+            "add constraint short check (length(subject) < 3)",
+            "Postgres refused the statement: 23514 incoming_emails short",
+        ),
+        (
+            "alter column body_html type int using 0",
+            "Postgres refused the statement: 42804 column \"body_html\" is of type integer but expression is of type text",
+        ),
+        (
+            "rename column subject to betreff",
+            "Postgres: 42703 column \"subject\" of relation \"incoming_emails\" does not exist",
+        ),
+    ] {
+        client.batch_execute(&format!("alter table incoming_emails {change}")).await.unwrap();
+        let error = commit(&client, &request, limits).await.unwrap_err();
+        assert_eq!(error.to_string(), words);
+    }
+}
+
+#[tokio::test]
 async fn without_the_schema_it_is_not_ready_says_what_to_run_and_asks_the_sender_to_repeat() {
     let database = Database::empty().await;
     let service = Service::over(&database).await;
@@ -90,7 +148,8 @@ async fn a_connection_lost_during_the_commit_is_a_503_and_the_repeat_finds_one_m
     };
     rival.is_waited_for_by(1).await;
     wire.cut();
-    asking.await.unwrap().is_problem(503, "unavailable");
+    let problem = asking.await.unwrap().is_problem(503, "unavailable");
+    assert!(problem["detail"].as_str().unwrap().starts_with("It may or may not"), "{problem}");
     // The server goes on with the statement: whether it stored the mail, nobody has been told.
     rival.rolls_back().await;
     wire.mend();
@@ -133,8 +192,10 @@ async fn a_commit_that_outlasts_the_handler_is_a_503_and_is_stored_all_the_same(
     let service = Service::start(hasty).await;
     let client = database.client().await;
     let rival = Rival::holds(&database, "w1").await;
-    service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
-    service.zendesk(&mail("w2")).await.is_problem(503, "unavailable");
+    for id in ["w1", "w2"] {
+        let problem = service.zendesk(&mail(id)).await.is_problem(503, "unavailable");
+        assert!(problem["detail"].as_str().unwrap().starts_with("It may or may not"), "{problem}");
+    }
     rival.rolls_back().await;
     eventually("both mails", || async { rows(&client).await == [2, 2, 2] }).await;
     service.zendesk(&mail("w1")).await.email_id("duplicate");

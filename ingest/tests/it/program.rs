@@ -8,7 +8,8 @@ use std::{
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
 };
-use testkit::Database;
+use testkit::{Database, Wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The program with nothing in its environment but what is given.
 fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
@@ -51,6 +52,7 @@ fn bad_configuration_is_64_with_every_problem_and_no_secret() {
         ("ZENDESK_LEGACY_SIGNATURE", "perhaps"),
         ("ZENDESK_WEBHOOK_SECRET_FILE", "/does/not/exist"),
         ("INGEST_POOL_SIZE", "-1"),
+        ("RUST_LOG", "ingest=loud"),
     ];
     for command in ["check-config", "serve"] {
         let output = run(&[command], &bad, "");
@@ -62,6 +64,10 @@ fn bad_configuration_is_64_with_every_problem_and_no_secret() {
         assert!(!problems.contains("hunter2"), "{problems}");
         assert_eq!(problems.lines().count(), bad.len(), "{problems}");
     }
+    let output = run(&["check-config", "--json"], &bad, "");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((code(&output), text(&output.stderr).as_str(), &told["ok"]), (64, "", &false.into()));
+    assert_eq!(told["problems"].as_array().unwrap().len(), bad.len(), "{told}");
     let output = run(&["check-config"], &[], "");
     assert_eq!((code(&output), text(&output.stderr).lines().count()), (64, 1));
     assert!(text(&output.stderr).contains("DATABASE_URL is required"));
@@ -76,6 +82,7 @@ fn bad_configuration_is_64_with_every_problem_and_no_secret() {
 #[test]
 fn good_configuration_is_ok_and_empty_variables_are_unset() {
     assert_eq!(text(&run(&["check-config"], &GOOD, "").stdout), "ok\n");
+    assert_eq!(text(&run(&["--json", "check-config"], &GOOD, "").stdout), "{\"ok\":true}\n");
     let empty = [
         "INGEST_BODY_BYTES",
         "LOG_FORMAT",
@@ -85,6 +92,7 @@ fn good_configuration_is_ok_and_empty_variables_are_unset() {
         "ZENDESK_LEGACY_SIGNATURE",
         "INGEST_INSECURE_ALLOW_UNSIGNED",
         "DATABASE_URL_FILE",
+        "RUST_LOG",
     ];
     let empty: Vec<_> = empty.iter().map(|name| (*name, "")).chain(GOOD).collect();
     let output = run(&["check-config"], &empty, "");
@@ -133,8 +141,8 @@ fn sign_prints_headers_that_the_verifiers_take() {
     let body = r#"{"ticket_id":"1"}"#;
     let secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     let output = run(
-        &["sign", "--source", "standard", "--secret", secret, "--id", "msg_1", "--timestamp", "1649367553"],
-        &[],
+        &["sign", "--source", "standard", "--id", "msg_1", "--timestamp", "1649367553"],
+        &[("STANDARD_WEBHOOK_SECRET", secret)],
         body,
     );
     assert_eq!(code(&output), 0);
@@ -161,6 +169,37 @@ fn sign_prints_headers_that_the_verifiers_take() {
 }
 
 #[test]
+fn sign_refuses_what_no_verifier_would_take_and_says_how_to_use_it() {
+    let environment = [
+        ("STANDARD_WEBHOOK_SECRET", "whsec_AAAA"),
+        ("ZENDESK_WEBHOOK_SECRET", "s"),
+        ("ZENDESK_LEGACY_SIGNATURE", "?"),
+    ];
+    let sign = |arguments: &[&str]| {
+        let output = run(&[&["sign", "--source"], arguments].concat(), &environment, "");
+        (code(&output), text(&output.stderr))
+    };
+    assert_eq!(sign(&["zendesk"]).0, 0);
+    assert_eq!(sign(&["standard", "--id", &"x".repeat(255)]).0, 0);
+    for id in ["", "msg.1", "msg 1", "msg_ä", "msg_1\r\nX: y", &"x".repeat(256)] {
+        let (code, words) = sign(&["standard", "--id", id]);
+        assert!(code == 2 && words.contains("no dot"), "{id:?}: {words}");
+    }
+    let (code, words) = sign(&["zendesk", "--id", "msg_1"]);
+    assert!(code == 2 && words.contains("--id belongs to --source standard"), "{words}");
+    for timestamp in ["-1", "9999999999999"] {
+        let (code, words) = sign(&["zendesk", "--timestamp", timestamp]);
+        assert!(code == 2 && words.contains(&format!("{timestamp} is not in 0..=")), "{words}");
+    }
+    let help = text(&run(&["sign", "--help"], &[], "").stdout);
+    assert!(
+        help.contains("ingest sign --source zendesk < mail.json | curl -H @- --data-binary @mail.json URL\n"),
+        "{help}"
+    );
+    assert!(!help.to_lowercase().contains("legacy") && !help.contains("--secret"), "{help}");
+}
+
+#[test]
 fn idempotency_key_prints_what_the_python_service_computes() {
     let payload =
         r#"{"client_name": "Mößbauer, Jürgen", "creditor_email": "a@b.example", "amount": "1027.55"}"#;
@@ -170,7 +209,11 @@ fn idempotency_key_prints_what_the_python_service_computes() {
         .output()
         .unwrap();
     let output = run(&arguments, &[], payload);
-    assert_eq!((code(&output), output.stdout), (0, python.stdout));
+    assert_eq!((code(&output), &output.stdout), (0, &python.stdout));
+    let key: Value =
+        serde_json::from_slice(&run(&[&arguments, ["--json"].as_slice()].concat(), &[], payload).stdout)
+            .unwrap();
+    assert_eq!(key, serde_json::json!({"key": text(&output.stdout).trim()}));
     let output = run(&arguments, &[], "{");
     assert_eq!(code(&output), 1);
     assert!(text(&output.stderr).contains("not JSON"));
@@ -196,18 +239,22 @@ struct Running {
 }
 
 impl Running {
-    /// Starts it with JSON log lines at the finest level and reads the addresses from them.
+    /// Starts it with a secret and a token.
     fn start(database_url: &str) -> Running {
-        let environment = [
-            ("DATABASE_URL", database_url),
-            ("ZENDESK_WEBHOOK_SECRET", "a zendesk secret"),
-            ("API_TOKENS", TOKEN),
+        let secrets = [("ZENDESK_WEBHOOK_SECRET", "a zendesk secret"), ("API_TOKENS", TOKEN)];
+        Running::start_with(&[], &[&[("DATABASE_URL", database_url)], secrets.as_slice()].concat())
+    }
+
+    /// Starts it with JSON log lines at the finest level and reads the addresses from them.
+    fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let common = [
             ("INGEST_LISTEN", "127.0.0.1:0"),
             ("INGEST_ADMIN_LISTEN", "127.0.0.1:0"),
             ("LOG_FORMAT", "json"),
             ("RUST_LOG", "trace"),
         ];
-        let mut child = program(&["serve"], &environment).spawn().unwrap();
+        let arguments = [&["serve"], arguments].concat();
+        let mut child = program(&arguments, &[environment, common.as_slice()].concat()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let said = Arc::new(Mutex::new(String::new()));
         let listening = loop {
@@ -231,8 +278,12 @@ impl Running {
     }
 
     async fn zendesk(&self, body: &str) -> Answer {
+        self.zendesk_with(zendesk_verifier().sign(jiff::Timestamp::now(), body.as_bytes()), body).await
+    }
+
+    async fn zendesk_with(&self, headers: Vec<(&str, String)>, body: &str) -> Answer {
         let mut request = hyper::Request::post(ZENDESK).header("content-type", "application/json");
-        for (name, value) in zendesk_verifier().sign(jiff::Timestamp::now(), body.as_bytes()) {
+        for (name, value) in headers {
             request = request.header(name, value);
         }
         send(self.address, request.body(body.to_owned().into_bytes().into()).unwrap()).await
@@ -281,6 +332,108 @@ async fn the_program_serves_counts_and_ends_with_0_on_sigterm() {
     }
     assert_eq!(get(running.admin, "/livez").await.status, 200);
     assert_eq!(running.terminate().await, 0);
+}
+
+#[tokio::test]
+async fn the_old_signature_counts_when_its_variable_says_so() {
+    use hmac::{Hmac, KeyInit, Mac};
+    let database = Database::new().await;
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"a zendesk secret").unwrap();
+    mac.update(mail("w1").as_bytes());
+    let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let old = || vec![("X-Zendesk-Signature", hex.clone())];
+    let environment = [
+        ("DATABASE_URL", database.url.as_str()),
+        ("ZENDESK_WEBHOOK_SECRET", "a zendesk secret"),
+        ("ZENDESK_LEGACY_SIGNATURE", "true"),
+    ];
+    let running = Running::start_with(&[], &environment);
+    running.zendesk_with(old(), &mail("w1")).await.email_id("accepted");
+    running.zendesk_with(old(), &mail("w2")).await.is_problem(401, "signature-invalid");
+    let strict = Running::start(&database.url);
+    strict.zendesk_with(old(), &mail("w1")).await.is_problem(401, "signature-missing");
+}
+
+#[tokio::test]
+async fn unsigned_webhooks_are_taken_only_with_the_flag_and_a_warning() {
+    let database = Database::new().await;
+    let environment = [("DATABASE_URL", database.url.as_str())];
+    let running = Running::start_with(&["--insecure-allow-unsigned"], &environment);
+    running.zendesk_with(Vec::new(), &mail("w1")).await.email_id("accepted");
+    eventually("the warning", || async {
+        running.said.lock().unwrap().contains("INGEST_INSECURE_ALLOW_UNSIGNED is on")
+    })
+    .await;
+    let strict = Running::start_with(&[], &environment);
+    strict.zendesk_with(Vec::new(), &mail("w1")).await.is_problem(404, "unknown-source");
+}
+
+/// Refuses connections as a Postgres does, with these words, or carries them to the real one.
+async fn doorkeeper(wire: &Wire) -> (SocketAddr, Arc<Mutex<Option<&'static str>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, behind) = (listener.local_addr().unwrap(), wire.address());
+    let refusing = Arc::new(Mutex::new(None));
+    let words = refusing.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (refusal, behind) = (*words.lock().unwrap(), behind.clone());
+            tokio::spawn(async move {
+                let Some(refusal) = refusal else {
+                    let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+                    return drop(tokio::io::copy_bidirectional(&mut near, &mut far).await);
+                };
+                let error = format!("SFATAL\0C57P03\0M{refusal}\0\0");
+                let length = u32::try_from(error.len() + 4).unwrap().to_be_bytes();
+                assert!(near.read(&mut [0; 1024]).await.unwrap() > 0);
+                near.write_all(&[b"E", length.as_slice(), error.as_bytes()].concat()).await.unwrap();
+            });
+        }
+    });
+    (address, refusing)
+}
+
+#[tokio::test]
+async fn a_failure_to_connect_is_logged_once_per_reason() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    let (door, refusing) = doorkeeper(&wire).await;
+    let refuse = |words| *refusing.lock().unwrap() = words;
+    let warnings = |running: &Running| {
+        let said = running.said.lock().unwrap().clone();
+        said.lines()
+            .filter(|line| line.contains("no connection to Postgres; senders"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    refuse(Some("one reason"));
+    let url = wire.instead(&database.url).replacen(&wire.address(), &door.to_string(), 1);
+    let running = Running::start(&url);
+    let mut expected = Vec::new();
+    for reason in [Some("one reason"), Some("another reason"), None, Some("another reason")] {
+        refuse(reason);
+        if let Some(reason) = reason {
+            wire.cut();
+            expected.push(format!("\"reason\":\"{reason} (57P03)\""));
+            // The connection that was good until now may still be taken for good.
+            eventually("a warning", || async {
+                running.zendesk(&mail("w1")).await;
+                warnings(&running).len() == expected.len()
+            })
+            .await;
+            for _ in 0..3 {
+                running.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+            }
+        } else {
+            wire.mend();
+            running.zendesk(&mail("w1")).await.email_id("accepted");
+        }
+    }
+    // What was said before a later line has been read before it.
+    get(running.address, "/last").await.is_problem(404, "not-found");
+    eventually("the last line", || async { running.said.lock().unwrap().contains("\"not-found\"") }).await;
+    let said = warnings(&running);
+    assert_eq!(said.len(), expected.len(), "{said:?}");
+    assert!(said.iter().zip(&expected).all(|(line, reason)| line.contains(reason)), "{said:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@
     reason = "of BSON's twenty types a few are meant, and all others are treated alike"
 )]
 
-use super::{EntryUpdate, Found, LIST};
 use crate::client::{Client, Entry, Fence, Identity, StoredAmount};
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use sha2::{Digest, Sha256};
@@ -14,6 +13,32 @@ use shared::{
     money::Amount,
 };
 use std::{collections::HashMap, fmt::Write};
+
+/// What the list is called in a client document.
+pub(super) const LIST: &str = "final_creditor_list";
+
+/// A client with what an update of its entries has to repeat of the document as it was read.
+#[derive(Debug)]
+pub struct Found {
+    /// The plain data.
+    pub client: Client,
+    id: Bson,
+    /// By position: the entry's fields of [`AS_READ`], as they were read.
+    as_read: HashMap<usize, HashMap<&'static str, Bson>>,
+}
+
+/// One statement of a batch: this update into that entry as it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryUpdate<'a> {
+    /// The document.
+    pub found: &'a Found,
+    /// The entry in it.
+    pub entry: &'a Entry,
+    /// The message's payload.
+    pub update: &'a CreditorDebtUpdate,
+    /// The amount that the guard let pass.
+    pub amount: Amount,
+}
 
 /// Fields that every update of ours or of a rival changes: an entry is written only while they are as they were read. The date
 /// tells a newer update that confirms the amount, even after the portal has dropped the mark of that update.

@@ -6,8 +6,8 @@
 
 mod plan;
 
-use super::{Context, done, failed, undecodable};
 use crate::{
+    context::Context,
     ledger::{self, Decision, LedgerRow},
     matching,
     mongo::{EntryUpdate, Found},
@@ -32,7 +32,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
                 let keys = matching::client_keys(&update);
                 open.push(Open { claim, update, keys, sent: false });
             }
-            Err(error) => finished.push(undecodable(claim, &error)),
+            Err(error) => finished.push(claim.undecodable(&error)),
         }
     }
     // What the server or the driver holds against a whole batch may be one message's fault: halve until that one is alone.
@@ -43,7 +43,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             let rest = part.split_off(part.len() / 2);
             parts.extend([rest, part]);
         } else {
-            let fail = |message: Open| failed(message.claim, failure.clone(), message.update.stamp.number());
+            let fail = |message: Open| message.claim.failed(failure.clone(), message.update.stamp.number());
             finished.extend(part.into_iter().map(fail));
         }
     }
@@ -77,7 +77,7 @@ async fn carry(
                     match ended.remove(&message.claim.id) {
                         Some(Ok(verdict)) => finished.push(conclude(message, verdict)),
                         Some(Err(failure)) => {
-                            finished.push(failed(message.claim, failure, message.update.stamp.number()));
+                            finished.push(message.claim.failed(failure, message.update.stamp.number()));
                         }
                         None => open.push(message),
                     }
@@ -95,7 +95,7 @@ async fn carry(
     for message in std::mem::take(open) {
         let text = "the entry kept changing while it was being written";
         let failure = Failure::new(FailureClass::Transient, text);
-        finished.push(failed(message.claim, failure, message.update.stamp.number()));
+        finished.push(message.claim.failed(failure, message.update.stamp.number()));
     }
     Ok(())
 }
@@ -165,7 +165,7 @@ async fn ledger_marks(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let connection = super::connection(context).await?;
+    let connection = context.connection().await?;
     ledger::marks(&connection, &keys.into_iter().collect::<Vec<_>>())
         .await
         .map_err(|error| ledger::unreadable(&error))
@@ -213,7 +213,7 @@ async fn write(
 fn conclude(message: Open, verdict: Verdict) -> Finished {
     let Open { claim, update, .. } = message;
     let (id, email_id, stamp) = (claim.id, update.email_id, update.stamp.number());
-    let mut finished = done(claim, verdict.outcome, stamp);
+    let mut finished = claim.done(verdict.outcome, stamp);
     if let Some(email) = &mut finished.email {
         email.match_confidence = verdict.confidence;
     }

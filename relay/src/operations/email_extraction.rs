@@ -1,7 +1,7 @@
 //! Reads a mail: cleans its text, extracts the entities, and enqueues the debt update in the commit that stores them.
 
-use super::{Context, done, failed, undecodable};
 use crate::{
+    context::Context,
     extraction::{ExtractedEntities, Mail, rules},
     ledger::{self, StoredMail},
     mail_text,
@@ -23,7 +23,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     for claim in claims {
         match EmailExtraction::deserialize(&claim.payload) {
             Ok(payload) => readable.push((claim, payload.email_id)),
-            Err(error) => finished.push(undecodable(claim, &error)),
+            Err(error) => finished.push(claim.undecodable(&error)),
         }
     }
     let ids: Vec<_> = readable.iter().map(|(_, email_id)| *email_id).collect();
@@ -31,7 +31,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     let mut mails = match timeout_at(deadline, read_mails(context, &ids)).await.unwrap_or_else(late) {
         Ok(mails) => mails,
         Err(failure) => {
-            finished.extend(readable.into_iter().map(|(claim, _)| failed(claim, failure.clone(), 0)));
+            finished.extend(readable.into_iter().map(|(claim, _)| claim.failed(failure.clone(), 0)));
             return finished;
         }
     };
@@ -42,25 +42,23 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
         }
         let Some(mail) = mails.remove(&email_id) else {
             let failure = Failure::new(FailureClass::Permanent, "there is no mail of this id");
-            finished.push(failed(claim, failure, 0));
+            finished.push(claim.failed(failure, 0));
             continue;
         };
         // Reading is pure computation: off the threads that serve the network.
         match tokio::task::spawn_blocking(move || read(&mail).map(|reading| (mail, reading))).await {
             Ok(Ok((mail, reading))) => finished.push(store(claim, &mail, reading)),
-            Ok(Err(failure)) => finished.push(failed(claim, failure, 0)),
-            Err(_) => finished.push(failed(
-                claim,
-                Failure::new(FailureClass::Permanent, "the extractor crashed"),
-                0,
-            )),
+            Ok(Err(failure)) => finished.push(claim.failed(failure, 0)),
+            Err(_) => {
+                finished.push(claim.failed(Failure::new(FailureClass::Permanent, "the extractor crashed"), 0))
+            }
         }
     }
     finished
 }
 
 async fn read_mails(context: &Context, ids: &[i64]) -> Result<HashMap<i64, StoredMail>, Failure> {
-    let connection = super::connection(context).await?;
+    let connection = context.connection().await?;
     ledger::mails(&connection, ids).await.map_err(|error| ledger::unreadable(&error))
 }
 
@@ -90,7 +88,7 @@ fn store(claim: Claim, mail: &StoredMail, Reading { cleaned_body, entities, stam
         .as_ref()
         .map(|update| claim.next(Operation::CreditorDebtUpdate, stamp.revision(), json!(update)));
     let outcome = if is_reply { Outcome::Extracted } else { Outcome::NotCreditorReply };
-    let mut finished = done(claim, outcome, stamp.number());
+    let mut finished = claim.done(outcome, stamp.number());
     finished.next = next;
     if let Some(email) = &mut finished.email {
         email.cleaned_body = Some(without_nul(&cleaned_body));

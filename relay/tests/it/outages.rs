@@ -122,6 +122,9 @@ async fn a_forgotten_transaction_holds_a_lane_no_longer_than_the_lease() {
     transaction.execute("select from incoming_emails for update", &[]).await.unwrap();
     let (_, end) = world.try_once(&world.context().await).await;
     assert!(matches!(end, Err(Trouble::Postgres(text)) if text.contains("no reply to a finish")));
+    // Its finish has been called off, so it does not come through later either.
+    let waiting = "select count(*) = 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    until(|| async { world.row(waiting).await.get(0) }).await;
     transaction.rollback().await.unwrap();
     world.run("update outbox_messages set claimed_until = now() - interval '1 second'").await;
     world.once().await;

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 use relay::{
     config::Config,
+    context::Context,
     lane::{Summary, Trouble},
-    operations::Context,
     write_guard::WriteGuard,
 };
 use serde_json::{Value, json};
