@@ -67,7 +67,7 @@ pub fn attachments(fields: &mut Fields) -> Option<Value> {
 }
 
 fn attachment(fields: &mut Fields, index: usize, members: Map<String, Value>) -> Value {
-    let mut part = Fields::new(members, format!("/attachments/{index}"));
+    let mut part = fields.below(&format!("/attachments/{index}"), members);
     let mut kept = Map::new();
     for name in ["url", "id", "filename", "content_type"] {
         if let Some(text) = part.text(name, UNBOUNDED) {

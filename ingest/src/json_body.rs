@@ -90,6 +90,12 @@ impl Fields {
         Fields { values, pointer: pointer.into(), errors: Vec::new() }
     }
 
+    /// The fields of an object below this one; `inner` is the rest of the pointer to it.
+    #[must_use]
+    pub fn below(&self, inner: &str, values: Map<String, Value>) -> Fields {
+        Fields::new(values, format!("{}{inner}", self.pointer))
+    }
+
     /// The value of a field, taken out; a null is an absent field.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.values.remove(name).filter(|value| !value.is_null())

@@ -262,6 +262,10 @@ mod tests {
         assert_eq!((email.from_name.as_deref(), email.body_text.as_deref()), (Some("Bank AG"), Some("T")));
         assert_eq!(email.received_at.time.to_string(), "2026-02-17T08:14:22Z");
         assert_eq!(event(r#"{"from":"a@b.example"}"#).err(), Some(Problem::MailWithoutBody));
+        let attached = event(r#"{"from":"a@b.example","text":"T","attachments":[{"size":"x"}]}"#);
+        assert!(
+            matches!(attached, Err(Problem::InvalidPayload(errors)) if errors[0].pointer == "/data/attachments/0/size")
+        );
         assert!(matches!(event("1"), Err(Problem::InvalidPayload(errors)) if errors[0].pointer == "/data"));
         assert!(
             matches!(event("{}"), Err(Problem::InvalidPayload(errors)) if errors[0].pointer == "/data/from")
