@@ -130,6 +130,8 @@ impl Lane {
     ) -> Summary {
         let mut idle = IDLE_FIRST;
         while !shutdown.is_cancelled() {
+            // Made before the look, so that a poke during it is not missed.
+            let poked = wake.notified();
             let pause = match self.step(&shutdown).await {
                 Ok(0) => {
                     idle = (idle * 2).min(IDLE_LAST);
@@ -153,7 +155,7 @@ impl Lane {
             };
             readiness.set(self.operation.name(), Ok(()));
             tokio::select! {
-                () = wake.notified() => {}
+                () = poked => {}
                 () = sleep_or(pause, &shutdown) => {}
             }
         }
