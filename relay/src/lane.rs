@@ -173,6 +173,7 @@ impl Lane {
             return Ok(0);
         }
         let count = claims.len();
+        let claimed = Instant::now();
         self.summary.claimed += u64::try_from(count).unwrap_or(u64::MAX);
         let lease_end = claimed_at + self.limits.lease;
         let in_time = Instant::now() + self.limits.apply + self.limits.finish <= lease_end;
@@ -189,7 +190,16 @@ impl Lane {
             | Transition::Parked(_, _)
             | Transition::Dead(_) => None,
         });
+        let applied = Instant::now();
         self.finish(finished, lease_end).await?;
+        tracing::debug!(
+            operation = self.operation.name(),
+            count,
+            claim = ?claimed - claimed_at,
+            apply = ?applied - claimed,
+            finish = ?applied.elapsed(),
+            "batch"
+        );
         match sink {
             Some(failure) => {
                 self.breaker.failed();

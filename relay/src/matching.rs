@@ -4,10 +4,14 @@
 //! significant name words; what stays tied is narrowed by the creditor's reference number and by its name, and if two are still
 //! left a person decides. Comparison is by equality of folded texts: no value ever reaches a regular expression.
 
+mod client_keys;
+mod words;
+
 use crate::client::{Client, Entry};
+pub use client_keys::{ClientIndex, ClientKeys, client_keys};
 use shared::message::CreditorDebtUpdate;
-use std::collections::BTreeSet;
-use unicode_normalization::UnicodeNormalization as _;
+use std::{cell::OnceCell, collections::BTreeSet};
+use words::{bare_number, domain, fold, is_freemail, significant_words};
 
 /// Where an update belongs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,72 +27,7 @@ pub enum Match<'a> {
 /// How much the match rests on, 0 to 1; shown to people, decides nothing.
 pub type Confidence = f64;
 
-/// What the update's client may be called in MongoDB.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ClientKeys {
-    /// Spellings of the mail's own case number (`/` and `_` are the same).
-    pub aktenzeichen: Vec<String>,
-    /// Spellings of the other numbers in the mail, tried when the first exists nowhere.
-    pub other_numbers: Vec<String>,
-    /// (last name, first name) in every order that the text allows.
-    pub names: Vec<(String, String)>,
-}
-
-/// The keys to look for.
-#[must_use]
-pub fn client_keys(update: &CreditorDebtUpdate) -> ClientKeys {
-    let aktenzeichen = update.client_aktenzeichen.as_deref().map(spellings).unwrap_or_default();
-    let other_numbers = update.reference_numbers.iter().flat_map(|number| spellings(number)).collect();
-    let names = update.client_name.as_deref().map(name_orders).unwrap_or_default();
-    ClientKeys { aktenzeichen, other_numbers, names }
-}
-
-impl ClientKeys {
-    /// Whether nothing identifies the client.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.aktenzeichen.is_empty() && self.names.is_empty()
-    }
-
-    /// Those of `clients` that the update may mean: by number, else by name.
-    #[must_use]
-    pub fn select<'a>(&self, clients: impl Iterator<Item = &'a Client> + Clone) -> Vec<&'a Client> {
-        let numbered = |numbers: &[String]| -> Vec<&'a Client> {
-            let has = |client: &&Client| {
-                client.aktenzeichen.as_ref().is_some_and(|number| numbers.contains(number))
-            };
-            clients.clone().filter(has).collect()
-        };
-        let by_number = numbered(&self.aktenzeichen);
-        if !by_number.is_empty() {
-            return by_number;
-        }
-        // A creditor's own number may look like a case number of ours, so here a known name has to agree.
-        let numbered_otherwise = numbered(&self.other_numbers).into_iter();
-        let by_other: Vec<_> =
-            numbered_otherwise.filter(|client| self.names.is_empty() || self.has_name_of(client)).collect();
-        if !by_other.is_empty() {
-            return by_other;
-        }
-        clients.filter(|client| self.has_name_of(client)).collect()
-    }
-
-    /// Clients that one of the mail's other numbers names, but under another name than the mail's: for a person to look at.
-    #[must_use]
-    pub fn otherwise_named<'a>(&self, clients: impl Iterator<Item = &'a Client>) -> Vec<&'a Client> {
-        let numbered = |client: &&Client| {
-            client.aktenzeichen.as_ref().is_some_and(|number| self.other_numbers.contains(number))
-        };
-        clients.filter(numbered).filter(|client| !self.has_name_of(client)).collect()
-    }
-
-    fn has_name_of(&self, client: &Client) -> bool {
-        let (last, first) = (fold(&client.last_name), fold(&client.first_name));
-        !last.is_empty() && self.names.iter().any(|(l, f)| fold(l) == last && fold(f) == first)
-    }
-}
-
-/// Finds the one entry among the clients that [`ClientKeys::select`] left.
+/// Finds the one entry among the clients that [`ClientIndex::select`] left.
 #[must_use]
 pub fn find_entry<'a>(clients: &[&'a Client], update: &CreditorDebtUpdate) -> Match<'a> {
     let pairs: Vec<Pair<'a>> =
@@ -97,21 +36,25 @@ pub fn find_entry<'a>(clients: &[&'a Client], update: &CreditorDebtUpdate) -> Ma
         return Match::ClientMissing;
     }
     let creditor = Creditor::of(update);
-    let ranked: [(Confidence, Vec<Pair<'a>>); 3] = [
-        (1.0, creditor.by_address(&pairs)),
-        (0.9, creditor.by_domain(&pairs)),
-        (0.8, best_by(&pairs, |pair| creditor.name_score(pair.entry))),
-    ];
-    let Some((confidence, best)) = ranked.into_iter().find(|(_, found)| !found.is_empty()) else {
+    let (mut confidence, mut best) = (1.0, creditor.by_address(&pairs));
+    if best.is_empty() {
+        (confidence, best) = (0.9, creditor.by_domain(&pairs));
+    }
+    if best.is_empty() {
+        (confidence, best) = (0.8, best_by(&pairs, |pair| creditor.name_score(pair.entry)));
+    }
+    if best.is_empty() {
         return Match::Unclear("no creditor of the client fits the mail");
-    };
+    }
+    if let [only] = best.as_slice() {
+        return only.matched(confidence);
+    }
     let by_number = best_by(&best, |pair| u32::from(creditor.has_number_of(pair.entry)));
     let narrowed = if by_number.is_empty() { best } else { by_number };
     let by_name = best_by(&narrowed, |pair| creditor.name_score(pair.entry));
     let narrowed = if by_name.is_empty() { narrowed } else { by_name };
     match narrowed.as_slice() {
-        [only] if only.entry.addressable => Match::Entry(only.client, only.entry, confidence),
-        [_] => Match::Unclear("the creditor's entry cannot be told from another one"),
+        [only] => only.matched(confidence),
         [first, rest @ ..] if rest.iter().all(|pair| pair.client.client_id == first.client.client_id) => {
             Match::Unclear("several creditor entries of the client fit equally")
         }
@@ -125,17 +68,27 @@ struct Pair<'a> {
     entry: &'a Entry,
 }
 
+impl<'a> Pair<'a> {
+    fn matched(&self, confidence: Confidence) -> Match<'a> {
+        if self.entry.addressable {
+            Match::Entry(self.client, self.entry, confidence)
+        } else {
+            Match::Unclear("the creditor's entry cannot be told from another one")
+        }
+    }
+}
+
 /// All with the highest score above zero.
 fn best_by<'a>(pairs: &[Pair<'a>], score: impl Fn(&Pair<'a>) -> u32) -> Vec<Pair<'a>> {
     let best = pairs.iter().map(&score).max().unwrap_or(0);
     if best == 0 { Vec::new() } else { pairs.iter().filter(|pair| score(pair) == best).copied().collect() }
 }
 
-/// The mail's side, folded once.
+/// The mail's side, folded once; its words only where names have to decide.
 struct Creditor {
     address: String,
     name: String,
-    words: BTreeSet<String>,
+    words: OnceCell<BTreeSet<String>>,
     numbers: BTreeSet<String>,
 }
 
@@ -146,7 +99,7 @@ impl Creditor {
         Creditor {
             address: fold(&update.creditor_email),
             name: fold(name),
-            words: significant_words(name),
+            words: OnceCell::new(),
             numbers: update.reference_numbers.iter().map(|number| bare_number(number)).collect(),
         }
     }
@@ -178,7 +131,8 @@ impl Creditor {
     /// 0 = nothing significant in common; the whole name counts more than any number of words.
     fn name_score(&self, entry: &Entry) -> u32 {
         let score = |name: &str| {
-            let shared = significant_words(name).intersection(&self.words).count();
+            let own = self.words.get_or_init(|| significant_words(&self.name));
+            let shared = significant_words(name).intersection(own).count();
             let whole = shared > 0 && fold(name) == self.name;
             u32::try_from(shared).unwrap_or(u32::MAX).saturating_add(if whole { 1000 } else { 0 })
         };
@@ -189,77 +143,6 @@ impl Creditor {
         let number = entry.identity.reference_number.as_deref().map(bare_number).unwrap_or_default();
         number.len() > 2 && self.numbers.contains(&number)
     }
-}
-
-/// Equal for what German collation of strength 2 holds equal: case and ß/ss do not matter, umlauts do.
-fn fold(text: &str) -> String {
-    let lower = text.nfc().collect::<String>().to_lowercase().replace('ß', "ss");
-    lower.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A number without the blanks and marks that people put into it.
-fn bare_number(number: &str) -> String {
-    fold(number).chars().filter(|character| character.is_alphanumeric()).collect()
-}
-
-fn spellings(number: &str) -> Vec<String> {
-    let number = number.trim();
-    if number.is_empty() {
-        return Vec::new();
-    }
-    BTreeSet::from([number.to_owned(), number.replace('/', "_"), number.replace('_', "/")])
-        .into_iter()
-        .collect()
-}
-
-/// `Nachname, Vorname` first as written, then the other way round; without a comma every split in both orders.
-fn name_orders(name: &str) -> Vec<(String, String)> {
-    let clean = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((last, first)) = name.split_once(',') {
-        let (last, first) = (clean(last), clean(first));
-        return vec![(last.clone(), first.clone()), (first, last)];
-    }
-    let words: Vec<&str> = name.split_whitespace().take(8).collect(); // nobody has more; the query stays bounded
-    let mut orders = Vec::new();
-    for at in 1..words.len() {
-        let (front, back) = words.split_at(at);
-        orders.push((back.join(" "), front.join(" ")));
-        orders.push((front.join(" "), back.join(" ")));
-    }
-    orders
-}
-
-fn domain(address: &str) -> Option<&str> {
-    address.rsplit_once('@').map(|(_, domain)| domain).filter(|domain| domain.contains('.'))
-}
-
-/// Providers at whom anybody has an address. The name before the last dot counts, whatever the top-level domain.
-const PROVIDERS: &str = "gmail googlemail hotmail outlook live msn yahoo ymail gmx web t-online freenet posteo mail \
-    email mailbox aol icloud me mac proton protonmail tutanota tuta arcor vodafone 1und1 online \
-    kabelmail magenta";
-
-fn is_freemail(domain: &str) -> bool {
-    let host = domain.rsplit_once('.').map_or(domain, |(host, _)| host);
-    let host = host.strip_suffix(".co").unwrap_or(host);
-    PROVIDERS.split(' ').any(|provider| provider == host)
-}
-
-/// Legal forms, trades and titles: alone they prove nothing.
-const COMMON: &str = "gmbh mbh ohg limited gesellschaft aktiengesellschaft genossenschaft verein stiftung gruppe \
-    holding group company deutschland deutsche deutscher deutsches germany bank sparkasse \
-    volksbank raiffeisenbank inkasso incasso collection collections forderungsmanagement \
-    forderungen forderung forderungskauf versicherung versicherungen versand handel vertrieb \
-    service services dienst dienste kundenservice rechtsanwalt rechtsanwälte rechtsanwaelte \
-    rechtsanwältin anwalt anwälte kanzlei kollegen partner partnerschaft stadt gemeinde \
-    landkreis kreis finanz finance telekom mobilfunk energie credit kredit info";
-
-/// Words longer than three letters that tell one firm from another.
-fn significant_words(name: &str) -> BTreeSet<String> {
-    fold(name)
-        .split(|character: char| !character.is_alphanumeric())
-        .filter(|word| word.chars().count() > 3 && !COMMON.split(' ').any(|common| common == *word))
-        .map(str::to_owned)
-        .collect()
 }
 
 #[cfg(test)]
@@ -319,7 +202,7 @@ mod tests {
     }
 
     fn found(clients: &[Client], update: &CreditorDebtUpdate) -> Result<String, &'static str> {
-        match find_entry(&client_keys(update).select(clients.iter()), update) {
+        match find_entry(&ClientIndex::new(clients.iter()).select(&client_keys(update)), update) {
             Match::Entry(_, entry, _) => Ok(entry.entry_key.clone()),
             Match::ClientMissing => Err("missing"),
             Match::Unclear(reason) => Err(reason),

@@ -14,7 +14,7 @@ use crate::{
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
 };
-use plan::{Marks, Open, Step, Target, Verdict, locate, plan, settle};
+use plan::{Documents, Marks, Open, Step, Target, Verdict, locate, plan, settle};
 use serde::Deserialize;
 use shared::message::{CreditorDebtUpdate, MessageId, Origin};
 use std::collections::{HashMap, HashSet};
@@ -105,7 +105,8 @@ async fn round(
     context: &Context,
     open: &mut [Open],
 ) -> Result<Vec<(MessageId, Result<Verdict, Failure>)>, Failure> {
-    let documents = find(context, open).await?;
+    let found = find(context, open).await?;
+    let documents = Documents::new(&found);
     let targets: Vec<Result<Target<'_>, Box<Step>>> =
         open.iter().map(|message| locate(&documents, message)).collect();
     let marks = ledger_marks(context, &targets).await?;

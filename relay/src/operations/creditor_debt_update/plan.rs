@@ -3,7 +3,7 @@
 use crate::{
     client::{Client, Entry, StoredAmount},
     ledger::LedgerMark,
-    matching::{self, ClientKeys, Match},
+    matching::{self, ClientIndex, ClientKeys, Match},
     mongo::Found,
     outbox::Claim,
     outcome::{Failure, FailureClass, Outcome},
@@ -90,20 +90,35 @@ fn ended(verdict: Verdict) -> Box<Step> {
     Box::new(Step::Ended(verdict))
 }
 
+/// The documents of a round, by what an update may call them and by id.
+pub(super) struct Documents<'a> {
+    index: ClientIndex<'a>,
+    by_id: HashMap<&'a str, &'a Found>,
+}
+
+impl<'a> Documents<'a> {
+    pub(super) fn new(found: &'a [Found]) -> Documents<'a> {
+        Documents {
+            index: ClientIndex::new(found.iter().map(|found| &found.client)),
+            by_id: found.iter().map(|found| (found.client.client_id.as_str(), found)).collect(),
+        }
+    }
+}
+
 /// Which entry a message means, or why none.
-pub(super) fn locate<'a>(documents: &'a [Found], message: &Open) -> Result<Target<'a>, Box<Step>> {
-    let clients = message.keys.select(documents.iter().map(|found| &found.client));
+pub(super) fn locate<'a>(documents: &Documents<'a>, message: &Open) -> Result<Target<'a>, Box<Step>> {
+    let clients = documents.index.select(&message.keys);
     if message.keys.is_empty() && clients.is_empty() {
         return Err(ended(Verdict::held("the mail names neither a case number nor a client", &[])));
     }
-    let otherwise_named = message.keys.otherwise_named(documents.iter().map(|found| &found.client));
+    let otherwise_named = documents.index.otherwise_named(&message.keys);
     if clients.is_empty() && !otherwise_named.is_empty() {
         let reason = "a number of the mail is a case number, but of a client of another name";
         return Err(ended(Verdict::held(reason, &otherwise_named)));
     }
     match matching::find_entry(&clients, &message.update) {
         Match::Entry(client, entry, confidence) => {
-            let found = documents.iter().find(|found| found.client.client_id == client.client_id);
+            let found = documents.by_id.get(client.client_id.as_str());
             found.map(|found| Target { found, entry, confidence }).ok_or_else(|| Box::new(Step::Coalesced))
         }
         Match::ClientMissing => {
