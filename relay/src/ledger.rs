@@ -3,7 +3,7 @@
 //! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox.rs`, so it is committed with the
 //! message's transition or not at all.
 
-use crate::outcome::{Failure, Outcome, Transition};
+use crate::outcome::{Failure, FailureClass, Outcome, Transition};
 use deadpool_postgres::Client as Connection;
 use serde::Serialize;
 use shared::{
@@ -263,8 +263,9 @@ pub async fn mails(
     Ok(rows.iter().map(|row| (row.get(0), read(row))).collect())
 }
 
-/// A failure of the ledger's reads says nothing about the message: Postgres is away.
+/// A failure of the ledger's reads says nothing about the message, unless Postgres refuses one of its values.
 pub fn unreadable(error: &tokio_postgres::Error) -> Failure {
-    let text = format!("Postgres: {}", shared::postgres::reason(error));
-    Failure::new(crate::outcome::FailureClass::SinkDown, text)
+    let refused = error.code().is_some_and(|code| code.code().starts_with("22"));
+    let class = if refused { FailureClass::Permanent } else { FailureClass::SinkDown };
+    Failure::new(class, format!("Postgres: {}", shared::postgres::reason(error)))
 }

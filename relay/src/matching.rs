@@ -225,6 +225,14 @@ mod tests {
             found(&clients, &update("1", "Bussard, Eva", "", "x@turmhaus.example", &[])),
             Err("missing")
         );
+        let nameless = update("99", "", "", "x@turmhaus.example", &["2024/118"]);
+        assert_eq!(found(&clients, &nameless), Err("missing"), "a creditor's number alone names nobody");
+        let twice = update("", "Adler, Eva", "", "x@turmhaus.example", &["2024/118", "2024_118", "2024/118"]);
+        assert_eq!(
+            found(&clients, &twice),
+            Ok("a".into()),
+            "one client found by two spellings is one client"
+        );
         let other_number = update("99", "Adler, Eva", "", "x@turmhaus.example", &["2024/118"]);
         assert_eq!(found(&clients, &other_number), Ok("a".into()));
     }

@@ -240,9 +240,13 @@ impl LowWaterMark {
         self.mark
     }
 
-    fn claimed(&mut self, start: MessageId, is_full: bool, first_hot: Option<MessageId>, now: Instant) {
-        if start == 0 && is_full {
-            self.swept = None; // there is more down there: the next walk begins at 0 too
+    fn claimed(&mut self, start: MessageId, first_hot: Option<MessageId>, now: Instant) {
+        if start == 0
+            && let Some(first) = first_hot
+            && first < self.mark
+        {
+            self.mark = first; // there may be more down there
+            self.candidate = None;
         }
         if let Some((first, at)) = self.candidate
             && now.duration_since(at) >= MARK_AGE
@@ -276,7 +280,7 @@ pub async fn claim(
     let start = mark.start_of_walk(now);
     let rows = connection.query(&statement, &[&operation.name(), &start, &limit, &lease_ms, &worker]).await?;
     let first_hot = rows.iter().filter(|row| row.get(7)).map(|row| row.get(0)).min();
-    mark.claimed(start, i64::try_from(rows.len()) == Ok(limit), first_hot, now);
+    mark.claimed(start, first_hot, now);
     let mut claims: Vec<Claim> = rows.iter().map(read_claim).collect();
     claims.sort_unstable_by_key(|claim| claim.id); // RETURNING has no order
     Ok(claims)

@@ -20,7 +20,9 @@ pub struct ClientKeys {
 #[must_use]
 pub fn client_keys(update: &CreditorDebtUpdate) -> ClientKeys {
     let aktenzeichen = update.client_aktenzeichen.as_deref().map(spellings).unwrap_or_default();
-    let other_numbers = update.reference_numbers.iter().flat_map(|number| spellings(number)).collect();
+    let other_numbers: BTreeSet<String> =
+        update.reference_numbers.iter().flat_map(|number| spellings(number)).collect();
+    let other_numbers = other_numbers.into_iter().collect();
     let names = update.client_name.as_deref().map(name_orders).unwrap_or_default();
     ClientKeys { aktenzeichen, other_numbers, names }
 }
@@ -67,10 +69,8 @@ impl<'a> ClientIndex<'a> {
             .map(|(last, first)| folded(last, first))
             .filter(|(last, _)| !last.is_empty())
             .collect();
-        // A creditor's own number may look like a case number of ours, so here a known name has to agree.
-        let agrees = |client: &&Client| {
-            names.is_empty() || names.contains(&folded(&client.last_name, &client.first_name))
-        };
+        // A creditor's own number may look like a case number of ours, so here the name has to agree.
+        let agrees = |client: &&Client| names.contains(&folded(&client.last_name, &client.first_name));
         let by_other: Vec<_> = self.numbered(&keys.other_numbers).into_iter().filter(agrees).collect();
         if !by_other.is_empty() {
             return by_other;

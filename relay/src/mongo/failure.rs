@@ -26,7 +26,8 @@ pub(super) fn classify(error: &Error) -> Failure {
         // A connection that breaks leaves open whether the server had the command.
         (FailureClass::UnknownOutcome, "network")
     } else {
-        (FailureClass::Permanent, "the driver refused")
+        // Without the driver's words: they may repeat a value.
+        return Failure::new(FailureClass::Permanent, "the driver cannot read a document or send an update");
     };
     Failure::new(class, format!("{what}: {}", text_of(error)))
 }
@@ -35,8 +36,8 @@ pub(super) fn classify(error: &Error) -> Failure {
 pub(super) fn class_of_code(code: i32) -> FailureClass {
     match code {
         6 | 7 | 89 | 91 | 189 | 262 | 9001 | 10_058 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436
-        // Locks and cursors of a server that restarts, elects or is busy; 134: it has no majority to read from yet.
-        | 24 | 43 | 46 | 133 | 134 | 175 | 202 | 237 => FailureClass::SinkDown,
+        // Locks, cursors, keys, routes and memory of a server that restarts, elects or is busy; 134: it has no majority to read from yet.
+        | 24 | 43 | 46 | 63 | 133 | 134 | 146 | 175 | 202 | 211 | 237 | 292 | 13_388 => FailureClass::SinkDown,
         13 | 18 | 79 | 100 | 8000 | 14_031 => FailureClass::SinkMisconfigured,
         50 | 64 | 11_601 => FailureClass::UnknownOutcome,
         9 | 14 | 15 | 22 | 40 | 52 | 57 | 66 | 121 | 10_334 | 11_000 | 17_419 => FailureClass::Permanent,

@@ -149,8 +149,8 @@ async fn find(context: &Context, open: &[Open]) -> Result<Vec<Found>, Failure> {
         .filter(|message| !message.keys.aktenzeichen.iter().any(|number| known.contains(number.as_str())));
     let names: HashSet<&(String, String)> = unmatched.flat_map(|message| &message.keys.names).collect();
     let by_name = context.clients.find_by_names(&names.into_iter().collect::<Vec<_>>()).await?;
-    let have: HashSet<String> = documents.iter().map(|found| found.client.client_id.clone()).collect();
-    documents.extend(by_name.into_iter().filter(|found| !have.contains(&found.client.client_id)));
+    let mut have: HashSet<String> = documents.iter().map(|found| found.client.client_id.clone()).collect();
+    documents.extend(by_name.into_iter().filter(|found| have.insert(found.client.client_id.clone())));
     Ok(documents)
 }
 
