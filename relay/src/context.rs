@@ -7,6 +7,8 @@ use crate::{
 };
 use deadpool_postgres::{Client as Connection, Pool};
 use shared::postgres::pool_reason;
+use std::sync::Arc;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// The servers and settings of one relay.
 #[derive(Debug, Clone)]
@@ -17,9 +19,35 @@ pub struct Context {
     pub clients: Clients,
     /// The write guard's settings.
     pub guard: WriteGuard,
+    in_flight: Arc<RwLock<()>>,
+}
+
+/// Held as long as messages are in flight in this process.
+#[derive(Debug)]
+pub enum InFlight {
+    /// With others.
+    Shared(OwnedRwLockReadGuard<()>),
+    /// With nothing else.
+    Alone(OwnedRwLockWriteGuard<()>),
 }
 
 impl Context {
+    /// Prepared servers and settings.
+    #[must_use]
+    pub fn new(pool: Pool, clients: Clients, guard: WriteGuard) -> Context {
+        Context { pool, clients, guard, in_flight: Arc::default() }
+    }
+
+    /// Leave to have messages in flight. Waits while one runs alone.
+    pub async fn in_flight(&self) -> InFlight {
+        InFlight::Shared(self.in_flight.clone().read_owned().await)
+    }
+
+    /// Waits until nothing is in flight in any lane and holds the others back.
+    pub async fn alone_in_flight(&self) -> InFlight {
+        InFlight::Alone(self.in_flight.clone().write_owned().await)
+    }
+
     /// A connection for a look during an apply.
     ///
     /// # Errors

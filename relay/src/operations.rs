@@ -69,8 +69,11 @@ pub async fn apply(
     claims: Vec<Claim>,
     deadline: Instant,
 ) -> Vec<Finished> {
-    match operation {
+    let (condemned, claims): (Vec<_>, Vec<_>) = claims.into_iter().partition(Claim::is_condemned);
+    let mut finished = match operation {
         Operation::EmailExtraction => email_extraction::apply(context, claims, deadline).await,
         Operation::CreditorDebtUpdate => creditor_debt_update::apply(context, claims, deadline).await,
-    }
+    };
+    finished.extend(condemned.into_iter().map(Claim::condemn));
+    finished
 }

@@ -3,11 +3,15 @@
 //! A claim is a value; its row changes only through the finish, which names the claim count it was given. A row that has moved on
 //! (the lease ended, somebody else claimed it) is not touched, and nothing else of that message is written either.
 
+mod low_water_mark;
+
 use crate::{
     ledger::{Decision, EmailChange, INSERT_DECISIONS, LedgerRow, UPDATE_EMAILS, UPSERT_DEBTS},
     outcome::{Failure, FailureClass, Outcome, Past, Transition, decide},
 };
 use deadpool_postgres::Client as Connection;
+use low_water_mark::Found;
+pub use low_water_mark::LowWaterMark;
 use serde::Serialize;
 use shared::{
     message::{EmailId, MessageId, Operation, Revision},
@@ -19,28 +23,37 @@ use std::{
     sync::LazyLock,
     time::{Duration, Instant},
 };
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
-/// Takes up to $3 messages of one operation. Hot ones walk the primary key from the low-water mark $2; deferred ones that are due
-/// have `outbox_messages_deferred` and take at most a quarter of the batch. Each part is MATERIALIZED, else the planner may run it
-/// again and ignore its limit. Locks rows in that order, skipping those that others hold, so claims never wait for each other.
+/// Takes up to $4 messages of one operation. Hot ones walk the primary key over the ids $2 to $3; deferred ones that are due have
+/// `outbox_messages_deferred` and take at most a quarter of the batch. Each part is MATERIALIZED, else the planner may run it again
+/// and ignore its limit. Locks rows in that order, skipping those that others hold, so claims never wait for each other. A message
+/// with $7 unfinished claims is taken alone. Always returns a row, with the highest id of the table.
 const CLAIM: &str = "
 with due as materialized (
-    select id from outbox_messages
+    select id, unfinished_claims from outbox_messages
     where deferred and operation = $1 and available_at <= now() and processed_at is null and dead_at is null
         and (claimed_until is null or claimed_until <= now())
-    order by available_at limit greatest($3::bigint / 4, 1) for update skip locked
+    order by available_at limit greatest($4::bigint / 4, 1) for update skip locked
 ), hot as materialized (
-    select id from outbox_messages
-    where id >= $2 and operation = $1 and not deferred and available_at <= now() and processed_at is null and dead_at is null
-        and (claimed_until is null or claimed_until <= now())
-    order by id limit $3::bigint - (select count(*) from due) for update skip locked
-), picked as materialized (select id, false as is_hot from due union all select id, true from hot)
-update outbox_messages o set claimed_until = now() + $4 * interval '1 millisecond', claimed_by = $5,
-    claim_count = o.claim_count + 1, unfinished_claims = o.unfinished_claims + 1
-from picked where o.id = picked.id
-returning o.id, o.claim_count, o.aggregate_id, o.payload, o.retry_count, o.max_retries,
-    extract(epoch from now() - o.first_missing_at)::float8, picked.is_hot";
+    select id, unfinished_claims from outbox_messages
+    where id >= $2 and id < $3 and operation = $1 and not deferred and available_at <= now()
+        and processed_at is null and dead_at is null and (claimed_until is null or claimed_until <= now())
+    order by id limit $4::bigint - (select count(*) from due) for update skip locked
+), found as materialized (
+    select *, false as is_hot from due union all select *, true from hot
+), claimed as (
+    update outbox_messages o set claimed_until = now() + $5 * interval '1 millisecond', claimed_by = $6,
+        claim_count = o.claim_count + 1, unfinished_claims = o.unfinished_claims + 1
+    from found where o.id = found.id
+        and coalesce(o.id = (select min(id) from found where unfinished_claims >= $7), true)
+    returning o.id, o.claim_count, o.aggregate_id, o.payload, o.retry_count, o.max_retries,
+        extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot
+)
+select claimed.*, highest.id from (select coalesce(max(id), 0) as id from outbox_messages) highest left join claimed on true";
+
+/// The lowest id of the table; retention has removed what was below.
+const LOWEST: &str = "select coalesce(min(id), 0) from outbox_messages";
 
 /// One statement for everything that a batch came to. $1 = transitions, $2 mails, $3 ledger, $4 decisions, $5 next messages, each a
 /// JSON array. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
@@ -92,7 +105,14 @@ pub struct Claim {
     /// What its earlier attempts came to.
     pub past: Past,
     claim_count: i64,
+    /// Claims in a row that nobody finished, without this one.
+    unfinished_before: i32,
 }
+
+/// So many claims in a row without any finish, and the message may be what crashes its workers: it runs alone from then on.
+const SUSPECT_AFTER: i32 = 3;
+/// So many, the later ones alone, and it is.
+const CONDEMNED_AFTER: i32 = 6;
 
 /// A message to enqueue in the commit of the finish.
 #[derive(Debug, Serialize)]
@@ -153,6 +173,27 @@ impl Claim {
         self.failed(Failure::new(FailureClass::Permanent, text), 0)
     }
 
+    /// Whether nothing else may be in flight in this process while the message runs.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.unfinished_before >= SUSPECT_AFTER
+    }
+
+    /// Whether the message must not run again.
+    #[must_use]
+    pub fn is_condemned(&self) -> bool {
+        self.unfinished_before >= CONDEMNED_AFTER
+    }
+
+    /// Ends a condemned message.
+    #[must_use]
+    pub fn condemn(self) -> Finished {
+        let text = format!(
+            "{CONDEMNED_AFTER} workers in a row ended without finishing it, the last ones with nothing else to do"
+        );
+        self.failed(Failure::new(FailureClass::CrashedWorker, text), 0)
+    }
+
     /// Ends the claim as if it had never been.
     #[must_use]
     pub fn give_back(self) -> Finished {
@@ -178,6 +219,18 @@ impl Finished {
     #[must_use]
     pub fn id(&self) -> MessageId {
         self.claim.id
+    }
+
+    /// Why the whole lane has to wait, if that is what came of it.
+    #[must_use]
+    pub fn sinks_failure(&self) -> Option<&Failure> {
+        match &self.transition {
+            Transition::GivenBack(failure) => failure.as_ref().filter(|failure| failure.class.is_the_sinks()),
+            Transition::Done(_)
+            | Transition::Retry(_, _)
+            | Transition::Parked(_, _)
+            | Transition::Dead(_) => None,
+        }
     }
 }
 
@@ -214,55 +267,10 @@ impl TransitionRow {
     }
 }
 
-/// Where a lane's claims begin to walk the primary key.
-///
-/// The first row of a claim made a moment ago: what lies below it is finished, deferred, held by somebody, or was not committed
-/// yet. The moment covers transactions that commit out of the order of their ids; rows that come back (a crashed worker's) or
-/// commit still later are found by a walk from 0 every few seconds.
-#[derive(Debug, Default)]
-pub struct LowWaterMark {
-    mark: MessageId,
-    candidate: Option<(MessageId, Instant)>,
-    swept: Option<Instant>,
-}
+/// How long one claim looks through ids without finding anything.
+const CLAIM_LOOK: Duration = Duration::from_secs(1);
 
-/// Longer than any gap between the ids and the commits of healthy transactions.
-const MARK_AGE: Duration = Duration::from_millis(200);
-/// How long a row below the mark may wait.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-impl LowWaterMark {
-    fn start_of_walk(&mut self, now: Instant) -> MessageId {
-        if self.swept.is_none_or(|swept| now.duration_since(swept) >= SWEEP_EVERY) {
-            self.swept = Some(now);
-            return 0;
-        }
-        self.mark
-    }
-
-    fn claimed(&mut self, start: MessageId, first_hot: Option<MessageId>, now: Instant) {
-        if start == 0
-            && let Some(first) = first_hot
-            && first < self.mark
-        {
-            self.mark = first; // there may be more down there
-            self.candidate = None;
-        }
-        if let Some((first, at)) = self.candidate
-            && now.duration_since(at) >= MARK_AGE
-        {
-            self.mark = first;
-            self.candidate = None;
-        }
-        if let (None, Some(first)) = (self.candidate, first_hot)
-            && first > self.mark
-        {
-            self.candidate = Some((first, now));
-        }
-    }
-}
-
-/// Claims up to `limit` messages of an operation for `lease`.
+/// Claims up to `limit` messages of an operation for `lease`. None found, and the mark is not behind: there are none.
 ///
 /// # Errors
 /// The statement's; nothing is claimed then, or what was comes back when the lease ends.
@@ -274,29 +282,50 @@ pub async fn claim(
     lease: Duration,
     worker: &str,
 ) -> Result<Vec<Claim>, tokio_postgres::Error> {
-    let now = Instant::now();
+    let began = Instant::now();
+    if mark.wants_lowest(began) {
+        let statement = connection.prepare_cached(LOWEST).await?;
+        mark.begin_sweep(connection.query_one(&statement, &[]).await?.get(0), began);
+    }
     let statement = connection.prepare_cached(CLAIM).await?;
     let lease_ms = lease.as_secs_f64() * 1000.0;
-    let start = mark.start_of_walk(now);
-    let rows = connection.query(&statement, &[&operation.name(), &start, &limit, &lease_ms, &worker]).await?;
-    let first_hot = rows.iter().filter(|row| row.get(7)).map(|row| row.get(0)).min();
-    mark.claimed(start, first_hot, now);
-    let mut claims: Vec<Claim> = rows.iter().map(read_claim).collect();
-    claims.sort_unstable_by_key(|claim| claim.id); // RETURNING has no order
-    Ok(claims)
+    loop {
+        let now = Instant::now();
+        let walk = mark.next_walk(now);
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [&operation.name(), &walk.start, &walk.end, &limit, &lease_ms, &worker, &SUSPECT_AFTER];
+        let rows = connection.query(&statement, &parameters).await?;
+        let mut claims: Vec<Claim> = rows.iter().filter_map(read_claim).collect();
+        claims.sort_unstable_by_key(|claim| claim.id); // RETURNING has no order
+        let is_suspect = claims.iter().any(Claim::is_suspect);
+        let hot =
+            || rows.iter().filter(|row| row.get::<_, Option<bool>>(8) == Some(true)).map(|row| row.get(0));
+        let found = Found {
+            // A suspect is taken alone, with others left above and below it.
+            hot: hot().min().zip(hot().max()).filter(|_| !is_suspect),
+            may_have_more: is_suspect || i64::try_from(claims.len()) == Ok(limit),
+            highest: rows.first().map_or(0, |row| row.get(9)),
+        };
+        mark.walked(walk, found, now.elapsed(), Instant::now());
+        if !claims.is_empty() || !mark.is_behind() || began.elapsed() >= CLAIM_LOOK {
+            return Ok(claims);
+        }
+    }
 }
 
-fn read_claim(row: &tokio_postgres::Row) -> Claim {
+fn read_claim(row: &tokio_postgres::Row) -> Option<Claim> {
+    let id = row.get::<_, Option<MessageId>>(0)?;
     let missing_for =
         row.get::<_, Option<f64>>(6).and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-    Claim {
-        id: row.get(0),
+    Some(Claim {
+        id,
         claim_count: row.get(1),
         // Every message is about a mail; an id that is none finds no mail and fails as such.
         email_id: row.get::<_, &str>(2).parse().unwrap_or(0),
         payload: row.get(3),
         past: Past { retry_count: row.get(4), max_retries: row.get(5), missing_for },
-    }
+        unfinished_before: row.get::<_, i32>(7) - 1,
+    })
 }
 
 /// What a finish achieved.

@@ -51,6 +51,8 @@ pub enum FailureClass {
     TargetMissing,
     /// The database refused the finish of this message.
     FinishRefused,
+    /// Worker after worker ended without finishing it.
+    CrashedWorker,
 }
 
 impl FailureClass {
@@ -65,6 +67,7 @@ impl FailureClass {
             FailureClass::Permanent => "permanent",
             FailureClass::TargetMissing => "target_missing",
             FailureClass::FinishRefused => "finish_refused",
+            FailureClass::CrashedWorker => "crashed_worker",
         }
     }
 
@@ -76,7 +79,8 @@ impl FailureClass {
             FailureClass::Transient
             | FailureClass::Permanent
             | FailureClass::TargetMissing
-            | FailureClass::FinishRefused => false,
+            | FailureClass::FinishRefused
+            | FailureClass::CrashedWorker => false,
         }
     }
 }
@@ -149,7 +153,9 @@ pub fn decide(failure: Failure, past: Past) -> Transition {
             let doublings = u32::try_from(past.retry_count).unwrap_or(0).min(20);
             Transition::Retry((RETRY_BASE * (1 << doublings)).min(RETRY_CAP), failure)
         }
-        FailureClass::Permanent | FailureClass::FinishRefused => Transition::Dead(failure),
+        FailureClass::Permanent | FailureClass::FinishRefused | FailureClass::CrashedWorker => {
+            Transition::Dead(failure)
+        }
         FailureClass::TargetMissing => {
             let missing_for = past.missing_for.unwrap_or_default();
             if missing_for >= MISSING_DEADLINE {

@@ -31,11 +31,9 @@ const RECHECK_EVERY: Duration = Duration::from_secs(30);
 pub async fn context(config: &Config) -> Result<Context, String> {
     let pool = postgres::pool(config.database_url.expose(), "relay", config.pool_size, POOL_WAIT);
     let clients = Clients::new(config.mongodb_url.expose(), &config.mongodb_database, "relay").await;
-    Ok(Context {
-        pool: pool.map_err(|error| format!("DATABASE_URL: {error}"))?,
-        clients: clients.map_err(|error| format!("MONGODB_URL: {error}"))?,
-        guard: config.guard,
-    })
+    let pool = pool.map_err(|error| format!("DATABASE_URL: {error}"))?;
+    let clients = clients.map_err(|error| format!("MONGODB_URL: {error}"))?;
+    Ok(Context::new(pool, clients, config.guard))
 }
 
 /// Works until the token is cancelled: stops claiming, finishes what is under way, gives the rest back.
@@ -52,8 +50,8 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 
     let mut lanes = tokio::task::JoinSet::new();
     for operation in Operation::ALL {
-        let lane = Lane::new(operation, context.clone(), worker_name());
-        lanes.spawn(lane.run(wake.clone(), readiness.clone(), shutdown.clone()));
+        let lane = Lane::new(operation, context.clone(), worker_name(), readiness.clone());
+        lanes.spawn(lane.run(wake.clone(), shutdown.clone()));
     }
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
@@ -62,7 +60,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 
     let mut total = Summary::default();
     while let Some(summary) = lanes.join_next().await {
-        total = total.plus(summary?);
+        total = total + summary?;
     }
     admin.await?;
     tracing::info!(summary = %serde_json::to_string(&total)?, "relay stopped");
@@ -74,12 +72,13 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 /// # Errors
 /// The first [`Trouble`], with what had been done until then: an outage is told at once, not waited for.
 pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
-    let mut lanes = Operation::ALL.map(|operation| Lane::new(operation, context.clone(), worker_name()));
-    let total = |lanes: &[Lane]| lanes.iter().fold(Summary::default(), |sum, lane| sum.plus(lane.summary));
+    let new = |operation| Lane::new(operation, context.clone(), worker_name(), Readiness::default());
+    let mut lanes = Operation::ALL.map(new);
+    let total = |lanes: &[Lane]| lanes.iter().fold(Summary::default(), |sum, lane| sum + lane.summary);
     loop {
         let mut claimed = 0;
         for lane in &mut lanes {
-            match lane.step(shutdown).await {
+            match lane.drain(shutdown).await {
                 Ok(count) => claimed += count,
                 Err(trouble) => return (total(&lanes), Err(trouble)),
             }

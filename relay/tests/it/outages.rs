@@ -35,8 +35,8 @@ async fn an_outage_of_mongodb_counts_no_attempt_and_the_backlog_drains_by_itself
     let (shutdown, wake) = (CancellationToken::new(), Arc::new(Notify::new()));
     let readiness = Readiness::default();
     let operation = shared::message::Operation::CreditorDebtUpdate;
-    let lane = relay::lane::Lane::new(operation, context, "test".into());
-    let running = tokio::spawn(lane.run(wake, readiness.clone(), shutdown.clone()));
+    let lane = relay::lane::Lane::new(operation, context, "test".into(), readiness.clone());
+    let running = tokio::spawn(lane.run(wake, shutdown.clone()));
     until(|| async { !readiness.problems().is_empty() }).await;
     wire.mend();
     until(|| async { world.state(email).await == "done/applied/0" }).await;

@@ -215,7 +215,7 @@ async fn many_messages_and_two_relays_end_in_the_newest_amount_of_every_entry() 
     let (one, two) = (world.context().await, world.context().await);
     let ((first, one_end), (second, two_end)) = tokio::join!(world.try_once(&one), world.try_once(&two));
     assert_eq!((one_end, two_end), (Ok(()), Ok(())));
-    let total = first.plus(second);
+    let total = first + second;
     assert_eq!(total.claimed, (ENTRIES * UPDATES) as u64);
     assert_eq!(total.applied + total.superseded + total.held, total.claimed);
     assert_eq!(total.held, 0, "amounts never fall with time, so none is held: {total:?}");

@@ -1,0 +1,329 @@
+//! Claim n + 1, apply n and finish n - 1 at the same time, in one task.
+//!
+//! Bounded: a batch is claimed only when the one before has gone into its apply, so at most four are in flight (waiting, applied,
+//! waiting to be finished, finished), 2,000 messages of 4 KiB at most, over three Postgres connections. The first trouble stops the
+//! claims; what is in flight is finished or given back.
+
+use super::{POSTGRES_PAUSE, Summary, Trouble};
+use crate::{
+    context::{Context, InFlight},
+    operations::{self, Limits},
+    outbox::{self, Claim, Finished, LowWaterMark, Receipt},
+    outcome::{Failure, Transition},
+};
+use deadpool_postgres::Client as Connection;
+use shared::{
+    admin::Readiness,
+    message::{MessageId, Operation},
+    postgres::{pool_reason, reason},
+};
+use std::{
+    sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// An idle lane polls after this, then ever more rarely.
+const IDLE_FIRST: Duration = Duration::from_millis(5);
+/// An idle lane polls at least this often, whether or not anybody pokes it.
+const IDLE_LAST: Duration = Duration::from_millis(250);
+
+/// What to do when there is nothing to claim.
+pub(super) enum WhenIdle<'a> {
+    /// End.
+    End,
+    /// Wait for a poke, but not for ever.
+    Wait(&'a Notify),
+}
+
+/// What one operation's three stages share.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    operation: Operation,
+    limits: Limits,
+    context: Context,
+    worker: String,
+    readiness: Readiness,
+    /// Most messages of the next claim; small after trouble.
+    size: AtomicI64,
+    /// Whether a batch has gone through since somebody asked.
+    through: AtomicBool,
+    /// The lowest message that was given back and has not been looked for again.
+    returned: AtomicI64,
+}
+
+/// A claimed batch on its way.
+struct Batch {
+    claims: Vec<Claim>,
+    lease_end: Instant,
+    in_flight: InFlight,
+}
+
+/// A batch after its apply.
+struct Applied {
+    finished: Vec<Finished>,
+    lease_end: Instant,
+    in_flight: InFlight,
+}
+
+impl Pipeline {
+    pub(super) fn new(
+        operation: Operation,
+        context: Context,
+        worker: String,
+        readiness: Readiness,
+    ) -> Pipeline {
+        let limits = operations::limits(operation);
+        let (size, returned) = (AtomicI64::new(limits.batch), AtomicI64::new(MessageId::MAX));
+        let through = AtomicBool::new(false);
+        Pipeline { operation, limits, context, worker, readiness, size, through, returned }
+    }
+
+    /// Works until there is trouble, the token is cancelled, or (with [`WhenIdle::End`]) nothing is due.
+    pub(super) async fn flow(
+        &self,
+        when_idle: WhenIdle<'_>,
+        mark: &mut LowWaterMark,
+        summary: &mut Summary,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Trouble> {
+        let stop = shutdown.child_token();
+        let (to_apply, claimed) = mpsc::channel(1);
+        let (to_finish, applied) = mpsc::channel(1);
+        let wake = if let WhenIdle::Wait(wake) = &when_idle { Some(*wake) } else { None };
+        let (claim, apply, finish) = tokio::join!(
+            self.claim_all(when_idle, mark, to_apply, &stop),
+            self.apply_all(claimed, to_finish, &stop),
+            self.finish_all(applied, summary, wake, &stop),
+        );
+        apply.and(finish).and(claim)
+    }
+
+    /// Whether the sink answers.
+    pub(super) async fn probe(&self) -> Result<(), Failure> {
+        operations::probe(&self.context, self.operation).await
+    }
+
+    /// Tells readiness how the lane is.
+    pub(super) fn report(&self, state: Result<(), &Trouble>) {
+        let name = self.operation.name();
+        self.readiness.set(name, state.map_err(|trouble| format!("{name}: {trouble}")));
+    }
+
+    /// Whether a batch has gone through since this was asked last.
+    pub(super) fn take_through(&self) -> bool {
+        self.through.swap(false, Relaxed)
+    }
+
+    /// After an outage the first batch is one message; each further try takes twice as many, so that a few messages that look like
+    /// an outage do not block the others for ever.
+    pub(super) fn resize_after_trouble(&self) {
+        let size = self.size.load(Relaxed);
+        let next = if size == self.limits.batch { 1 } else { (size * 2).min(self.limits.batch) };
+        self.size.store(next, Relaxed);
+    }
+
+    async fn claim_all(
+        &self,
+        when_idle: WhenIdle<'_>,
+        mark: &mut LowWaterMark,
+        to_apply: mpsc::Sender<Batch>,
+        stop: &CancellationToken,
+    ) -> Result<(), Trouble> {
+        let mut idle = IDLE_FIRST;
+        while let Some(Ok(slot)) = stop.run_until_cancelled(to_apply.reserve()).await {
+            // Made before the look, so that a poke during it is not missed.
+            let poked = if let WhenIdle::Wait(wake) = &when_idle { Some(wake.notified()) } else { None };
+            let Some(mut in_flight) = stop.run_until_cancelled(self.context.in_flight()).await else { break };
+            mark.lower(self.returned.swap(MessageId::MAX, Relaxed));
+            let lease_end = Instant::now() + self.limits.lease;
+            let claims = self.claim(mark).await.inspect_err(|_| stop.cancel())?;
+            if !claims.is_empty() {
+                if claims.iter().any(Claim::is_suspect) {
+                    drop(in_flight);
+                    in_flight = self.context.alone_in_flight().await;
+                }
+                slot.send(Batch { claims, lease_end, in_flight });
+                idle = IDLE_FIRST;
+            } else if !mark.is_behind() {
+                drop((slot, in_flight));
+                self.report(Ok(()));
+                let Some(poked) = poked else { break };
+                tokio::select! {
+                    () = poked => {}
+                    () = sleep(idle) => {}
+                    () = stop.cancelled() => {}
+                }
+                idle = (idle * 2).min(IDLE_LAST);
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim(&self, mark: &mut LowWaterMark) -> Result<Vec<Claim>, Trouble> {
+        let connection =
+            self.context.pool.get().await.map_err(|error| Trouble::Postgres(pool_reason(&error)))?;
+        let size = self.size.load(Relaxed);
+        let claim = outbox::claim(&connection, self.operation, mark, size, self.limits.lease, &self.worker);
+        match timeout(self.limits.finish, claim).await {
+            Ok(Ok(claims)) => Ok(claims),
+            Ok(Err(error)) => Err(Trouble::Postgres(reason(&error))),
+            Err(_) => {
+                // Else it would claim messages for nobody as soon as what it waits for is over.
+                abandon(connection).await;
+                Err(Trouble::Postgres("no reply to a claim".into()))
+            }
+        }
+    }
+
+    async fn apply_all(
+        &self,
+        mut claimed: mpsc::Receiver<Batch>,
+        to_finish: mpsc::Sender<Applied>,
+        stop: &CancellationToken,
+    ) -> Result<(), Trouble> {
+        let mut result = Ok(());
+        while let Some(Batch { claims, lease_end, in_flight }) = claimed.recv().await {
+            let began = Instant::now();
+            let in_time = began + self.limits.apply + self.limits.finish <= lease_end;
+            let finished = if in_time && !stop.is_cancelled() {
+                operations::apply(&self.context, self.operation, claims, began + self.limits.apply).await
+            } else {
+                claims.into_iter().map(Claim::give_back).collect()
+            };
+            match finished.iter().find_map(Finished::sinks_failure) {
+                Some(failure) => {
+                    stop.cancel();
+                    result = Err(Trouble::Sink(failure.clone()));
+                }
+                None if stop.is_cancelled() => {}
+                None => {
+                    self.through.store(true, Relaxed);
+                    let size = self.size.load(Relaxed);
+                    self.size.store((size * 2).min(self.limits.batch), Relaxed);
+                    self.report(Ok(()));
+                }
+            }
+            tracing::debug!(operation = self.operation.name(), count = finished.len(), took = ?began.elapsed(), "applied");
+            // The finish stage ends after this one, so it takes everything.
+            let _ = to_finish.send(Applied { finished, lease_end, in_flight }).await;
+        }
+        result
+    }
+
+    async fn finish_all(
+        &self,
+        mut applied: mpsc::Receiver<Applied>,
+        summary: &mut Summary,
+        wake: Option<&Notify>,
+        stop: &CancellationToken,
+    ) -> Result<(), Trouble> {
+        let mut result = Ok(());
+        while let Some(Applied { finished, lease_end, in_flight }) = applied.recv().await {
+            let began = Instant::now();
+            let count = finished.len();
+            let has_next = finished.iter().any(|finished| finished.next.is_some());
+            summary.claimed += u64::try_from(count).unwrap_or(u64::MAX);
+            if let Err(trouble) = self.finish(finished, lease_end, summary).await {
+                stop.cancel();
+                result = Err(trouble);
+            }
+            drop(in_flight);
+            if let (true, Some(wake)) = (has_next, wake) {
+                wake.notify_waiters(); // another lane's work
+            }
+            tracing::debug!(operation = self.operation.name(), count, took = ?began.elapsed(), "finished");
+        }
+        result
+    }
+
+    /// Commits, again and again until the lease ends: after it somebody else repeats the work, and the fence makes that harmless.
+    async fn finish(
+        &self,
+        batch: Vec<Finished>,
+        lease_end: Instant,
+        summary: &mut Summary,
+    ) -> Result<(), Trouble> {
+        let transitions: Vec<_> =
+            batch.iter().map(|finished| (finished.id(), finished.transition.clone())).collect();
+        let mut receipt = Receipt::default();
+        let mut left = batch;
+        loop {
+            let text = match self.context.pool.get().await {
+                Err(error) => pool_reason(&error),
+                Ok(connection) => {
+                    match timeout(self.limits.finish, outbox::finish(&connection, &mut left, &mut receipt))
+                        .await
+                    {
+                        Ok(Ok(())) => break,
+                        Ok(Err(error)) => reason(&error),
+                        Err(_) => {
+                            abandon(connection).await;
+                            "no reply to a finish".into()
+                        }
+                    }
+                }
+            };
+            if Instant::now() + POSTGRES_PAUSE >= lease_end {
+                return Err(Trouble::Postgres(text));
+            }
+            tracing::warn!(operation = self.operation.name(), "cannot finish a batch yet: {text}");
+            sleep(POSTGRES_PAUSE).await;
+        }
+        self.count(&transitions, &receipt, summary);
+        Ok(())
+    }
+
+    fn count(&self, transitions: &[(MessageId, Transition)], receipt: &Receipt, summary: &mut Summary) {
+        for (id, transition) in transitions {
+            let name = if !receipt.committed.contains(id) {
+                tracing::warn!(message_id = id, "its lease ended before the finish: another worker has it");
+                "lease_lost"
+            } else if receipt.refused.contains(id) {
+                summary.dead += 1;
+                tracing::error!(message_id = id, "dead: the database refused its finish");
+                "dead"
+            } else {
+                summary.count(transition);
+                if matches!(transition, Transition::GivenBack(_)) {
+                    self.returned.fetch_min(*id, Relaxed);
+                }
+                log_failure(*id, transition)
+            };
+            metrics::counter!("relay_messages_total", "operation" => self.operation.name(), "outcome" => name).increment(1);
+        }
+    }
+}
+
+/// The outcome's name for the metric; what went wrong is logged here, once.
+fn log_failure(id: MessageId, transition: &Transition) -> &'static str {
+    match transition {
+        Transition::Done(outcome) => outcome.name(),
+        Transition::Retry(_, failure) => {
+            tracing::warn!(message_id = id, %failure, "will be tried again");
+            "retried"
+        }
+        Transition::Parked(_, failure) => {
+            tracing::info!(message_id = id, %failure, "parked");
+            "parked"
+        }
+        Transition::GivenBack(_) => "given_back",
+        Transition::Dead(failure) => {
+            tracing::error!(message_id = id, %failure, "dead: a person has to look");
+            "dead"
+        }
+    }
+}
+
+/// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in.
+async fn abandon(connection: Connection) {
+    let token = connection.cancel_token();
+    drop(Connection::take(connection));
+    if timeout(POSTGRES_PAUSE, token.cancel_query(tokio_postgres::NoTls)).await.is_err() {
+        tracing::warn!("Postgres does not answer a cancel request");
+    }
+}
