@@ -3,12 +3,13 @@
 use crate::write_guard::WriteGuard;
 use clap::Args;
 use shared::process::{LogFormat, Secret, log_filter, secret};
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 const ADMIN_LISTEN: &str = "127.0.0.1:9465";
 const EXTRACTOR: &str = "rules";
 const HOLD_LOWER_AMOUNTS: &str = "true";
-const POOL_SIZE: &str = "6";
+const POOL_SIZE: &str = "8";
+const RETENTION_DAYS: &str = "30";
 const LOG_FORMAT: &str = "text";
 
 /// What MongoDB refuses in the name of a database.
@@ -51,6 +52,9 @@ pub struct Settings {
     /// Postgres connections, at most; beside them one listens [3 to 100]
     #[arg(long, env = "RELAY_POOL_SIZE", default_value = POOL_SIZE, global = true)]
     pool_size: String,
+    /// Days after which a finished message is removed from the outbox [1 to 3650]
+    #[arg(long, env = "RELAY_RETENTION_DAYS", default_value = RETENTION_DAYS, global = true)]
+    retention_days: String,
     /// How log lines look: json or text
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
@@ -73,6 +77,8 @@ pub struct Config {
     pub guard: WriteGuard,
     /// Postgres connections.
     pub pool_size: usize,
+    /// How long finished messages stay.
+    pub retention: Duration,
 }
 
 impl Settings {
@@ -110,11 +116,9 @@ impl Settings {
         let hold_lower =
             keep(&mut problems, hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false".into())));
         let pool_size =
-            given(&self.pool_size, POOL_SIZE).parse().ok().filter(|size| (3..=100).contains(size));
-        let pool_size = keep(
-            &mut problems,
-            pool_size.ok_or_else(|| "RELAY_POOL_SIZE must be a number from 3 to 100".into()),
-        );
+            keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 3..=100));
+        let days = given(&self.retention_days, RETENTION_DAYS);
+        let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
         if given(&self.extractor, EXTRACTOR) != EXTRACTOR {
             problems.push("EXTRACTOR must be rules: this build has no other extractor".into());
         }
@@ -129,7 +133,8 @@ impl Settings {
                 mongodb_database: mongodb_database?,
                 admin_listen: admin_listen?,
                 guard: WriteGuard { hold_lower: hold_lower? },
-                pool_size: pool_size?,
+                pool_size: pool_size?.try_into().ok()?,
+                retention: Duration::from_secs(retention? * 86_400),
             })
         };
         config().filter(|_| problems.is_empty()).ok_or(problems)
@@ -161,6 +166,11 @@ impl Settings {
 /// The value, or None with its problem on the list.
 fn keep<T>(problems: &mut Vec<String>, checked: Result<T, String>) -> Option<T> {
     checked.map_err(|problem| problems.push(problem)).ok()
+}
+
+fn number(name: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let wrong = || format!("{name} must be a number from {} to {}", range.start(), range.end());
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(wrong)
 }
 
 fn usable(name: &str, url: Secret) -> Result<Secret, String> {

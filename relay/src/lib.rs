@@ -13,6 +13,7 @@ pub mod extraction;
 pub mod lane;
 pub mod ledger;
 pub mod mail_text;
+pub mod maintenance;
 pub mod matching;
 pub mod mongo;
 pub mod operations;

@@ -4,6 +4,7 @@ use crate::{
     config::Config,
     context::Context,
     lane::{Lane, Summary, Trouble},
+    maintenance,
     mongo::Clients,
     wake,
 };
@@ -55,6 +56,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     }
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
+    tokio::spawn(maintenance::run(context.pool.clone(), config.retention, shutdown.clone()));
     tokio::spawn(check_needs(context, readiness.clone(), shutdown.clone()));
     let admin = tokio::spawn(serve_admin(listener, readiness, shutdown));
 

@@ -36,16 +36,25 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
         }
     }
     // What the server or the driver holds against a whole batch may be one message's fault: halve until that one is alone.
+    let undecodable = finished.len();
     let mut parts = vec![open];
+    let mut failed = Vec::new();
     while let Some(mut part) = parts.pop() {
         let Err(failure) = carry(context, &mut part, &mut finished, deadline).await else { continue };
         if part.len() > 1 && !failure.class.is_the_sinks() {
             let rest = part.split_off(part.len() / 2);
             parts.extend([rest, part]);
         } else {
-            let fail = |message: Open| message.claim.failed(failure.clone(), message.update.stamp.number());
-            finished.extend(part.into_iter().map(fail));
+            failed.extend(part.into_iter().map(|message| (message, failure.clone())));
         }
+    }
+    // An error that we do not know, and nothing at all got through: nothing says that the messages are to blame.
+    let none_through = finished.len() == undecodable;
+    for (message, mut failure) in failed {
+        if none_through && failure.class == FailureClass::Transient {
+            failure = context.clients.unreachable(Failure::new(FailureClass::SinkDown, failure.text));
+        }
+        finished.push(message.claim.failed(failure, message.update.stamp.number()));
     }
     finished
 }

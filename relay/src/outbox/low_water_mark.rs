@@ -125,3 +125,77 @@ impl LowWaterMark {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_millis(1);
+
+    fn found(hot: Option<(MessageId, MessageId)>, may_have_more: bool, highest: MessageId) -> Found {
+        Found { hot, may_have_more, highest }
+    }
+
+    /// A mark at 120,000 of as many ids, all of them looked at.
+    fn at_the_end(now: Instant) -> LowWaterMark {
+        let mut mark = LowWaterMark::default();
+        mark.begin_sweep(1, now);
+        let mut walks = Vec::new();
+        loop {
+            let walk = mark.next_walk(now);
+            walks.push((walk.start, walk.end));
+            mark.walked(walk, found(None, false, 120_000), QUICK, now);
+            if !mark.is_behind() {
+                break;
+            }
+        }
+        assert_eq!(walks, [(1, 50_001), (50_001, 100_001), (100_001, 150_001)]);
+        let walk = mark.next_walk(now + MARK_AGE);
+        mark.walked(walk, found(None, false, 120_000), QUICK, now + MARK_AGE);
+        assert_eq!(mark.next_walk(now + MARK_AGE).start, 120_001);
+        mark
+    }
+
+    #[test]
+    fn a_new_relay_walks_the_whole_table_in_stretches_and_then_stays_at_its_end() {
+        at_the_end(Instant::now());
+    }
+
+    #[test]
+    fn the_mark_follows_full_batches_only_when_they_are_old_enough() {
+        let (mut mark, now) = (LowWaterMark::default(), Instant::now());
+        mark.begin_sweep(1, now);
+        mark.walked(mark.next_walk(now), found(Some((1, 500)), true, 9000), QUICK, now);
+        mark.walked(mark.next_walk(now), found(Some((501, 1000)), true, 9000), QUICK, now + MARK_AGE / 2);
+        assert_eq!(mark.next_walk(now).start, 1, "a transaction may yet commit below");
+        mark.walked(mark.next_walk(now), found(Some((1001, 1500)), true, 9000), QUICK, now + MARK_AGE);
+        assert_eq!(mark.next_walk(now).start, 501);
+        mark.lower(7);
+        assert_eq!(mark.next_walk(now).start, 7, "what came back is looked for again");
+    }
+
+    #[test]
+    fn sweeps_go_down_from_the_mark_in_stretches_with_rests_and_lower_it_to_what_they_find() {
+        let began = Instant::now();
+        let mut mark = at_the_end(began);
+        assert!(!mark.wants_lowest(began + SWEEP_EVERY / 2));
+        let mut now = began + SWEEP_EVERY;
+        assert!(mark.wants_lowest(now));
+        mark.begin_sweep(1, now);
+        let walk = mark.next_walk(now);
+        assert_eq!((walk.start, walk.end), (70_001, 120_001), "the youngest first");
+        mark.walked(walk, found(None, false, 120_000), QUICK, now);
+        assert!(mark.is_behind(), "the rows above the mark come next");
+        assert_eq!(mark.next_walk(now).start, 120_001, "a rest");
+        now += QUICK * SWEEP_REST;
+        let walk = mark.next_walk(now);
+        assert_eq!((walk.start, walk.end), (20_001, 70_001));
+        mark.walked(walk, found(Some((30_000, 30_000)), false, 120_000), QUICK, now);
+        assert_eq!(mark.next_walk(now).start, 30_000);
+        now += QUICK * SWEEP_REST;
+        let walk = mark.next_walk(now);
+        assert_eq!((walk.start, walk.end), (1, 20_001));
+        mark.walked(walk, found(None, false, 120_000), QUICK, now);
+        assert!(!mark.wants_lowest(now) && mark.wants_lowest(now + SWEEP_EVERY));
+    }
+}

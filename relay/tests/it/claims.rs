@@ -219,3 +219,65 @@ async fn the_normal_path_is_two_hot_updates_of_the_message() {
         .await;
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (6, 6));
 }
+
+#[tokio::test]
+async fn a_start_beside_many_finished_rows_finds_what_waits_and_what_comes_back_below() {
+    let world = World::new().await;
+    world
+        .run(
+            "insert into outbox_messages (aggregate_type, aggregate_id, operation, payload, idempotency_key, processed_at, outcome)
+            select 'test', '1', 'creditor_debt_update', '{}', 'old' || n, now(), 'applied' from generate_series(1, 120000) n",
+        )
+        .await;
+    world.commit(Update::default()).await;
+    let mut mark = LowWaterMark::default();
+    assert_eq!(claim(&world, &mut mark, 10).await.len(), 1);
+    // Another relay gives one back, far below our mark.
+    world.run("update outbox_messages set processed_at = null, outcome = null where idempotency_key = 'old70000'").await;
+    let mut found = Vec::new();
+    while found.is_empty() {
+        found = claim(&world, &mut mark, 10).await; // a sweep begins within five seconds
+    }
+    let old: i64 =
+        world.row("select id from outbox_messages where idempotency_key = 'old70000'").await.get(0);
+    assert_eq!(found[0].id, old);
+}
+
+#[tokio::test]
+async fn a_message_that_three_workers_did_not_finish_runs_alone_and_after_six_it_is_dead() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let email = world.commit(Update::default()).await;
+    world.run("update outbox_messages set claim_count = 3, unfinished_claims = 3").await;
+    for _ in 0..3 {
+        world.commit(Update::default()).await;
+    }
+    let alone = claim(&world, &mut LowWaterMark::default(), 10).await;
+    assert_eq!((alone.len(), alone[0].is_suspect(), alone[0].is_condemned()), (1, true, false));
+    world.run("update outbox_messages set claimed_until = now() - interval '1 second' where claimed_until is not null").await;
+
+    // It waits until nothing else is in flight in its process.
+    let context = world.context().await;
+    let other_lane = context.in_flight().await;
+    let running = world.try_once(&context);
+    let watch = async {
+        let claimed = "select claim_count = 5 from outbox_messages order by id limit 1";
+        crate::outages::until(|| async { world.row(claimed).await.get(0) }).await;
+        assert_eq!(world.amount("b").await, None);
+        drop(other_lane);
+    };
+    let ((summary, end), ()) = tokio::join!(running, watch);
+    assert_eq!((summary.claimed, end), (4, Ok(())));
+    assert_eq!(world.state(email).await, "done/applied/0");
+    assert_eq!(world.row("select max(unfinished_claims) from outbox_messages").await.get::<_, i32>(0), 0);
+
+    let crasher = world.commit(Update::default()).await;
+    world
+        .run("update outbox_messages set claim_count = 6, unfinished_claims = 6 where processed_at is null")
+        .await;
+    let next = world.commit(Update::of("2000", "2026-03-01T00:00:00Z")).await;
+    let summary = world.once().await;
+    assert_eq!((summary.dead, summary.applied), (1, 1));
+    assert_eq!(world.state(crasher).await, "dead/crashed_worker/1");
+    assert_eq!(world.state(next).await, "done/applied/0");
+}

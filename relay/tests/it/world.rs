@@ -72,6 +72,7 @@ impl World {
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             guard: WriteGuard { hold_lower: true },
             pool_size: 4,
+            retention: std::time::Duration::from_secs(30 * 86_400),
         }
     }
 
