@@ -3,18 +3,21 @@
 //! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox.rs`, so it is committed with the
 //! message's transition or not at all.
 
-use crate::outcome::{Failure, FailureClass, Outcome, Transition};
+use crate::{
+    columns::{Column, column},
+    outcome::{Failure, FailureClass, Outcome, Transition},
+};
 use deadpool_postgres::Client as Connection;
-use serde::Serialize;
 use shared::{
     message::{EmailId, MessageId, Stamp},
     money::Amount,
     process::bounded_error,
 };
 use std::collections::HashMap;
+use tokio_postgres::types::Json;
 
-/// Part of the finish: mails of the messages that are still ours (`fenced`). $2 = [`EmailChange`]s as JSON. By primary key; a
-/// mail that several messages of the batch concern shows the newest.
+/// Part of the finish: mails of the messages that are still ours (`fenced`). $8 to $20 = [`EmailChange::columns`]. By primary key;
+/// a mail that several messages of the batch concern shows the newest.
 pub(crate) const UPDATE_EMAILS: &str = "
 mails as (
     update incoming_emails m set
@@ -22,7 +25,7 @@ mails as (
         processing_error = e.processing_error,
         match_status = case when e.processing_status = 'not_creditor_reply' then null
             else coalesce(e.match_status, m.match_status) end,
-        match_confidence = coalesce(e.match_confidence, m.match_confidence),
+        match_confidence = coalesce(e.match_confidence::numeric, m.match_confidence),
         sync_status = coalesce(e.sync_status, m.sync_status),
         sync_error = e.sync_error,
         sync_retry_count = m.sync_retry_count + e.counted::int,
@@ -34,23 +37,24 @@ mails as (
             else m.processed_at end,
         matched_at = case when e.match_status is not null then now() else m.matched_at end
     from (
-        select distinct on (email_id) c.* from json_to_recordset($2) as c(message_id bigint, email_id bigint, stamp bigint,
-            processing_status text, processing_error text, match_status text, match_confidence numeric, sync_status text,
-            sync_error text, counted boolean, cleaned_body text, extracted_data jsonb, idempotency_key text)
+        select distinct on (email_id) c.* from unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
+            $13::text[], $14::float8[], $15::text[], $16::text[], $17::boolean[], $18::text[], $19::jsonb[], $20::text[])
+            as c(message_id, email_id, stamp, processing_status, processing_error, match_status, match_confidence, sync_status,
+            sync_error, counted, cleaned_body, extracted_data, idempotency_key)
         join fenced on fenced.id = c.message_id
         order by email_id, stamp desc
     ) e
     where m.id = e.email_id
 )";
 
-/// Part of the finish: $3 = [`LedgerRow`]s as JSON. Sorted by key, since unsorted upserts of two workers deadlock; only a higher
+/// Part of the finish: $21 to $27 = [`LedgerRow::columns`]. Sorted by key, since unsorted upserts of two workers deadlock; only a higher
 /// stamp replaces a row.
 pub(crate) const UPSERT_DEBTS: &str = "
 debts as (
     insert into creditor_debts (client_id, entry_key, aktenzeichen, amount, stamp, message_id, email_id)
-    select distinct on (client_id, entry_key) client_id, entry_key, aktenzeichen, amount, stamp, message_id, email_id
-    from json_to_recordset($3) as l(message_id bigint, email_id bigint, client_id text, entry_key text, aktenzeichen text,
-        amount numeric, stamp bigint)
+    select distinct on (client_id, entry_key) client_id, entry_key, aktenzeichen, amount::numeric, stamp, message_id, email_id
+    from unnest($21::bigint[], $22::bigint[], $23::text[], $24::text[], $25::text[], $26::text[], $27::bigint[])
+        as l(message_id, email_id, client_id, entry_key, aktenzeichen, amount, stamp)
     join fenced on fenced.id = l.message_id
     order by client_id, entry_key, stamp desc
     on conflict (client_id, entry_key) do update set
@@ -59,13 +63,13 @@ debts as (
     where creditor_debts.stamp < excluded.stamp
 )";
 
-/// Part of the finish: $4 = [`Decision`]s as JSON.
+/// Part of the finish: $28 to $35 = [`Decision::columns`].
 pub(crate) const INSERT_DECISIONS: &str = "
 verdicts as (
     insert into decisions (email_id, message_id, old_amount, new_amount, decision, reason, candidates, actor)
-    select email_id, message_id, old_amount, new_amount, decision, reason, candidates, actor
-    from json_to_recordset($4) as d(message_id bigint, email_id bigint, old_amount numeric, new_amount numeric, decision text,
-        reason text, candidates jsonb, actor text)
+    select email_id, message_id, old_amount::numeric, new_amount::numeric, decision, reason, candidates, actor
+    from unnest($28::bigint[], $29::bigint[], $30::text[], $31::text[], $32::text[], $33::text[], $34::jsonb[], $35::text[])
+        as d(message_id, email_id, old_amount, new_amount, decision, reason, candidates, actor)
     join fenced on fenced.id = d.message_id
 )";
 
@@ -75,7 +79,7 @@ select d.client_id, d.entry_key, d.stamp, d.email_id, d.amount::text
 from unnest($1::text[], $2::text[]) as k(client_id, entry_key) join creditor_debts d using (client_id, entry_key)";
 
 /// What a mail shows after a message of it; None = as it was, but for the two errors, which always show the latest state.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub struct EmailChange {
     message_id: MessageId,
     email_id: EmailId,
@@ -137,6 +141,25 @@ impl EmailChange {
         change
     }
 
+    /// As [`UPDATE_EMAILS`] takes them.
+    pub(crate) fn columns<'a>(rows: &[&'a EmailChange]) -> Vec<Column<'a>> {
+        vec![
+            column(rows, |row| row.message_id),
+            column(rows, |row| row.email_id),
+            column(rows, |row| row.stamp),
+            column(rows, |row| row.processing_status),
+            column(rows, |row| row.processing_error.as_deref()),
+            column(rows, |row| row.match_status),
+            column(rows, |row| row.match_confidence),
+            column(rows, |row| row.sync_status),
+            column(rows, |row| row.sync_error.as_deref()),
+            column(rows, |row| row.counted),
+            column(rows, |row| row.cleaned_body.as_deref()),
+            column(rows, |row| row.extracted_data.as_ref().map(Json)),
+            column(rows, |row| row.idempotency_key.as_deref()),
+        ]
+    }
+
     fn shows(&mut self, processing: &'static str, matching: Option<&'static str>, sync: &'static str) {
         self.processing_status = Some(processing);
         self.match_status = matching;
@@ -145,7 +168,7 @@ impl EmailChange {
 }
 
 /// What is known to be in MongoDB after an update.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct LedgerRow {
     /// The message that brought it there.
     pub message_id: MessageId,
@@ -163,8 +186,23 @@ pub struct LedgerRow {
     pub stamp: i64,
 }
 
+impl LedgerRow {
+    /// As [`UPSERT_DEBTS`] takes them.
+    pub(crate) fn columns<'a>(rows: &[&'a LedgerRow]) -> Vec<Column<'a>> {
+        vec![
+            column(rows, |row| row.message_id),
+            column(rows, |row| row.email_id),
+            column(rows, |row| row.client_id.as_str()),
+            column(rows, |row| row.entry_key.as_str()),
+            column(rows, |row| row.aktenzeichen.as_deref()),
+            column(rows, |row| row.amount.to_string()),
+            column(rows, |row| row.stamp),
+        ]
+    }
+}
+
 /// One decision about an amount, as kept for good.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Decision {
     /// The message decided on.
     pub message_id: MessageId,
@@ -182,6 +220,22 @@ pub struct Decision {
     pub candidates: Vec<serde_json::Value>,
     /// The program or the person.
     pub actor: String,
+}
+
+impl Decision {
+    /// As [`INSERT_DECISIONS`] takes them.
+    pub(crate) fn columns<'a>(rows: &[&'a Decision]) -> Vec<Column<'a>> {
+        vec![
+            column(rows, |row| row.message_id),
+            column(rows, |row| row.email_id),
+            column(rows, |row| row.old_amount.map(|amount| amount.to_string())),
+            column(rows, |row| row.new_amount.map(|amount| amount.to_string())),
+            column(rows, |row| row.decision),
+            column(rows, |row| row.reason.as_str()),
+            column(rows, |row| Json(&row.candidates)),
+            column(rows, |row| row.actor.as_str()),
+        ]
+    }
 }
 
 /// What the ledger says of one entry.

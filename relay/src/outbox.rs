@@ -6,13 +6,13 @@
 mod low_water_mark;
 
 use crate::{
+    columns::{Column, column},
     ledger::{Decision, EmailChange, INSERT_DECISIONS, LedgerRow, UPDATE_EMAILS, UPSERT_DEBTS},
     outcome::{Failure, FailureClass, Outcome, Past, Transition, decide},
 };
 use deadpool_postgres::Client as Connection;
 use low_water_mark::Found;
 pub use low_water_mark::LowWaterMark;
-use serde::Serialize;
 use shared::{
     message::{EmailId, MessageId, Operation, Revision},
     outbox::{INSERT, ONCE},
@@ -55,8 +55,8 @@ select claimed.*, highest.id from (select coalesce(max(id), 0) as id from outbox
 /// The lowest id of the table; retention has removed what was below.
 const LOWEST: &str = "select coalesce(min(id), 0) from outbox_messages";
 
-/// One statement for everything that a batch came to. $1 = transitions, $2 mails, $3 ledger, $4 decisions, $5 next messages, each a
-/// JSON array. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
+/// One statement for everything that a batch came to, column by column: $1 to $7 = transitions, then mails, ledger, decisions, and
+/// from $36 on the next messages. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
 static FINISH: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -76,16 +76,16 @@ with fenced as (
             else r.error_message end,
         first_missing_at = case r.error_class when 'target_missing' then coalesce(o.first_missing_at, now())
             else o.first_missing_at end
-    from json_to_recordset($1) as r(id bigint, claim_count bigint, transition text, outcome text, error_class text,
-        error_message text, delay_ms bigint)
+    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
+        as r(id, claim_count, transition, outcome, error_class, error_message, delay_ms)
     where o.id = r.id and o.claim_count = r.claim_count and o.processed_at is null and o.dead_at is null
     returning o.id, o.traceparent
 ),{UPDATE_EMAILS},{UPSERT_DEBTS},{INSERT_DECISIONS},
 next as (
     {INSERT}
     select n.aggregate_type, n.aggregate_id, n.operation, n.payload, n.idempotency_key, fenced.traceparent
-    from json_to_recordset($5) as n(message_id bigint, aggregate_type text, aggregate_id text, operation text, payload jsonb,
-        idempotency_key text)
+    from unnest($36::bigint[], $37::text[], $38::text[], $39::text[], $40::jsonb[], $41::text[])
+        as n(message_id, aggregate_type, aggregate_id, operation, payload, idempotency_key)
     join fenced on fenced.id = n.message_id
     {ONCE}
 )
@@ -115,7 +115,7 @@ const SUSPECT_AFTER: i32 = 3;
 const CONDEMNED_AFTER: i32 = 6;
 
 /// A message to enqueue in the commit of the finish.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Next {
     message_id: MessageId,
     aggregate_type: &'static str,
@@ -234,20 +234,19 @@ impl Finished {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct TransitionRow {
+/// A transition as the columns of [`FINISH`].
+struct TransitionRow<'a> {
     id: MessageId,
     claim_count: i64,
     transition: &'static str,
     outcome: Option<&'static str>,
-    error_class: Option<&'static str>,
-    error_message: Option<String>,
-    delay_ms: Option<u64>,
+    failure: Option<&'a Failure>,
+    delay_ms: Option<i64>,
 }
 
-impl TransitionRow {
-    fn of(finished: &Finished) -> TransitionRow {
-        let milliseconds = |delay: &Duration| u64::try_from(delay.as_millis()).ok();
+impl TransitionRow<'_> {
+    fn of(finished: &Finished) -> TransitionRow<'_> {
+        let milliseconds = |delay: &Duration| i64::try_from(delay.as_millis()).ok();
         let (transition, outcome, failure, delay_ms) = match &finished.transition {
             Transition::Done(outcome) => ("done", Some(outcome.name()), None, None),
             Transition::Retry(delay, failure) => ("retry", None, Some(failure), milliseconds(delay)),
@@ -255,15 +254,33 @@ impl TransitionRow {
             Transition::GivenBack(failure) => ("given_back", None, failure.as_ref(), None),
             Transition::Dead(failure) => ("dead", None, Some(failure), None),
         };
-        TransitionRow {
-            id: finished.claim.id,
-            claim_count: finished.claim.claim_count,
-            transition,
-            outcome,
-            error_class: failure.map(|failure| failure.class.name()),
-            error_message: failure.map(|failure| bounded_error(&failure.text)),
-            delay_ms,
-        }
+        let Claim { id, claim_count, .. } = finished.claim;
+        TransitionRow { id, claim_count, transition, outcome, failure, delay_ms }
+    }
+
+    fn columns<'a>(rows: &[&'a TransitionRow<'_>]) -> Vec<Column<'a>> {
+        vec![
+            column(rows, |row| row.id),
+            column(rows, |row| row.claim_count),
+            column(rows, |row| row.transition),
+            column(rows, |row| row.outcome),
+            column(rows, |row| row.failure.map(|failure| failure.class.name())),
+            column(rows, |row| row.failure.map(|failure| bounded_error(&failure.text))),
+            column(rows, |row| row.delay_ms),
+        ]
+    }
+}
+
+impl Next {
+    fn columns<'a>(rows: &[&'a Next]) -> Vec<Column<'a>> {
+        vec![
+            column(rows, |row| row.message_id),
+            column(rows, |row| row.aggregate_type),
+            column(rows, |row| row.aggregate_id.as_str()),
+            column(rows, |row| row.operation),
+            column(rows, |row| Json(&row.payload)),
+            column(rows, |row| row.idempotency_key.as_str()),
+        ]
     }
 }
 
@@ -379,17 +396,24 @@ async fn finish_at_once(
 ) -> Result<Vec<MessageId>, tokio_postgres::Error> {
     let statement = connection.prepare_cached(&FINISH).await?;
     let transitions: Vec<_> = batch.iter().map(TransitionRow::of).collect();
-    let emails: Vec<_> = batch.iter().filter_map(|finished| finished.email.as_ref()).collect();
-    let ledger: Vec<_> = batch.iter().filter_map(|finished| finished.ledger.as_ref()).collect();
-    let decisions: Vec<_> = batch.iter().filter_map(|finished| finished.decision.as_ref()).collect();
-    let next: Vec<_> = batch.iter().filter_map(|finished| finished.next.as_ref()).collect();
-    let rows = connection
-        .query(
-            &statement,
-            &[&Json(&transitions), &Json(&emails), &Json(&ledger), &Json(&decisions), &Json(&next)],
-        )
-        .await?;
+    let columns: Vec<Column<'_>> = [
+        TransitionRow::columns(&transitions.iter().collect::<Vec<_>>()),
+        EmailChange::columns(&rows_of(batch, |finished| finished.email.as_ref())),
+        LedgerRow::columns(&rows_of(batch, |finished| finished.ledger.as_ref())),
+        Decision::columns(&rows_of(batch, |finished| finished.decision.as_ref())),
+        Next::columns(&rows_of(batch, |finished| finished.next.as_ref())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> =
+        columns.iter().map(|column| column.as_ref() as &(dyn ToSql + Sync)).collect();
+    let rows = connection.query(&statement, &parameters).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn rows_of<Row>(batch: &[Finished], row: impl Fn(&Finished) -> Option<&Row>) -> Vec<&Row> {
+    batch.iter().filter_map(row).collect()
 }
 
 /// Deadlock or serialization: the same statement passes the next time.
