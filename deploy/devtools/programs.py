@@ -51,6 +51,18 @@ def listen_address(wanted: Optional[str]) -> str:
     return f"127.0.0.1:{free_port()}"
 
 
+def executables(checkout: Path, arguments: List[str], kind: str) -> Dict[str, str]:
+    """Builds; the paths of its programs by name. cargo itself says where it puts them, wherever its target directory is."""
+    # JSON goes to stdout; what people read goes to stderr as always
+    command = ["cargo", *arguments, "--message-format=json-render-diagnostics"]
+    code, printed = run_in_session(command, checkout, BUILD_SECONDS, stdout=subprocess.PIPE)
+    if code != 0:
+        raise Problem(f"cargo {arguments[0]} failed; its messages are above")
+    messages = [json.loads(line) for line in printed.splitlines() if line.startswith(b"{")]
+    built = [message for message in messages if message.get("executable") and kind in message["target"]["kind"]]
+    return {message["target"]["name"]: message["executable"] for message in built}
+
+
 class Programs:
     """Both, on a database of the demo's own, and where they listen."""
 
@@ -75,17 +87,11 @@ class Programs:
         }
 
     def build(self) -> None:
-        """cargo itself says where it puts them, wherever its target directory is."""
+        """Both programs."""
         if not shutil.which("cargo"):
             raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
         step("building ingest and relay")
-        # JSON goes to stdout; what people read goes to stderr as always
-        command = ["cargo", "build", "--workspace", "--bins", "--message-format=json-render-diagnostics"]
-        code, printed = run_in_session(command, self.checkout, BUILD_SECONDS, stdout=subprocess.PIPE)
-        if code != 0:
-            raise Problem("cargo build failed; its messages are above")
-        messages = [json.loads(line) for line in printed.splitlines() if line.startswith(b"{")]
-        self.binaries = {message["target"]["name"]: message["executable"] for message in messages if message.get("executable")}
+        self.binaries = executables(self.checkout, ["build", "--workspace", "--bins"], "bin")
 
     def relay(self, *arguments: str) -> str:
         """One of its short commands; what it prints."""

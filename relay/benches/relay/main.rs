@@ -1,0 +1,55 @@
+//! `deploy/dev bench NAME`: what the relay does in figures, each result one JSON object on a line of standard output.
+//!
+//! `help.txt` tells every bench and its options. The relay is measured as the program that is installed: built for release and
+//! started as a process. Each measured run has databases of its own, equal at the start, and is verified after it.
+//!
+//! - [`stock`], [`world`]: the messages and documents to work on; [`verify`]: what became of them
+//! - [`process`], [`meter`], [`report`]: the relay's process, what Postgres counted, the lines
+//! - one file for each bench; [`feed`] commits messages while a relay runs
+
+#![expect(clippy::print_stdout, reason = "standard output is a bench's result; words go to standard error")]
+
+mod arguments;
+mod bare;
+mod drain;
+mod meter;
+mod process;
+mod report;
+mod stock;
+mod verify;
+mod world;
+
+use arguments::{Arguments, Bench};
+use clap::Parser;
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // `cargo bench` passes --bench. A test runner that looks into every target does not, and nothing may run then.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    let arguments = Arguments::parse();
+    // A bench that is told to end drops its databases and its relay first.
+    let result = match shared::process::shutdown_on_signal() {
+        Ok(shutdown) => shutdown
+            .run_until_cancelled(run(arguments.bench))
+            .await
+            .unwrap_or_else(|| Err(anyhow::anyhow!("ended by a signal"))),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: could not measure: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(bench: Bench) -> anyhow::Result<()> {
+    report::machine().await?;
+    match bench {
+        Bench::Drain { n, runs } => drain::run(n, runs).await,
+    }
+}

@@ -1,0 +1,42 @@
+//! What one measured run works in.
+
+use crate::{
+    meter::Meter,
+    report::{joined, rounded},
+    stock,
+    verify::{self, Kept},
+};
+use serde_json::{Value, json};
+use testkit::{Database, MongoDatabase};
+
+/// Databases of one run's own, equal to those of every other run.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) database: Database,
+    pub(crate) mongo: MongoDatabase,
+    pub(crate) n: u32,
+}
+
+impl World {
+    /// A copy of the stock's `n` messages, with fresh documents.
+    pub(crate) async fn of(stock: &Database, n: u32) -> anyhow::Result<World> {
+        let mongo = stock::mongo(stock::pairs_of(n)).await?;
+        let database = stock.copy().await;
+        stock::connect(&database).await?.batch_execute("checkpoint").await?;
+        Ok(World { database, mongo, n })
+    }
+
+    /// What Postgres counted since the meter's start, and whether all is right.
+    pub(crate) async fn result(&self, meter: Meter, kept: Kept) -> anyhow::Result<Value> {
+        let counted = meter.stop(u64::from(self.n)).await?;
+        let sql = stock::connect(&self.database).await?;
+        let outcomes = verify::outcomes(&sql).await?;
+        let superseded = outcomes.get("superseded").copied().unwrap_or(0);
+        let right = json!({
+            "wrong": verify::wrong_pairs(self, &sql, kept).await?,
+            "coalesced": rounded(f64::from(superseded) / f64::from(self.n.max(1))),
+            "outcomes": outcomes,
+        });
+        Ok(joined([counted, right]))
+    }
+}
