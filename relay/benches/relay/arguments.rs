@@ -1,6 +1,6 @@
 //! The command line; its words for people are `help.txt`, which `deploy/dev bench` prints without building anything.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::RangedI64ValueParser};
 
 /// A bench and its options.
 #[derive(Debug, Parser)]
@@ -13,13 +13,75 @@ pub(crate) struct Arguments {
     _by_cargo: bool,
 }
 
-/// The benches.
+fn messages() -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(100..=20_000_000)
+}
+
+fn times() -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(1..=100_000)
+}
+
+fn shares() -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(1..=99)
+}
+
+/// The benches. A size of 0 would measure nothing.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
     Drain {
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = 100_000, value_parser = messages())]
         n: u32,
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 3, value_parser = times())]
         runs: u32,
+    },
+    Workers {
+        #[arg(long, default_value_t = 100_000, value_parser = messages())]
+        n: u32,
+        #[arg(long, default_value_t = 3, value_parser = times())]
+        runs: u32,
+    },
+    Latency {
+        #[arg(long, default_value_t = 200, value_parser = times())]
+        rate: u32,
+        #[arg(long, default_value_t = 60, value_parser = times())]
+        seconds: u32,
+        #[arg(long, default_value_t = 200, value_parser = times())]
+        idle_times: u32,
+        #[arg(long, default_value_t = 30, value_parser = times())]
+        idle_seconds: u32,
+    },
+    Backlog {
+        #[arg(long, default_value_t = 1_000_000, value_parser = messages())]
+        n: u32,
+    },
+    Poison {
+        #[arg(long, default_value_t = 50_000, value_parser = messages())]
+        n: u32,
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 50], value_parser = shares())]
+        share: Vec<u32>,
+        #[arg(long, default_value_t = 3, value_parser = times())]
+        runs: u32,
+    },
+    Xmin {
+        #[arg(long, default_value_t = 600, value_parser = times())]
+        seconds: u32,
+        #[arg(long, default_value_t = 2000, value_parser = times())]
+        rate: u32,
+        #[arg(long, default_value_t = 100_000, value_parser = messages())]
+        drain: u32,
+    },
+    Soak {
+        #[arg(long, default_value_t = 1800, value_parser = times())]
+        seconds: u32,
+        #[arg(long, value_parser = times())]
+        rate: Option<u32>,
+    },
+    Claim {
+        #[arg(long, default_value_t = 100_000, value_parser = messages())]
+        n: u32,
+        #[arg(long, default_value_t = 3, value_parser = times())]
+        runs: u32,
+        #[arg(long, value_delimiter = ',')]
+        setting: Vec<String>,
     },
 }

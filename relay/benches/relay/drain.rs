@@ -4,7 +4,7 @@ use crate::{
     bare,
     meter::Meter,
     process::Relay,
-    report::{Figures, Line, joined, print, ratio, rounded, say},
+    report::{Figures, Line, joined, print, ratio, rounded},
     stock,
     verify::Kept,
     world::World,
@@ -15,7 +15,6 @@ use testkit::Database;
 const BATCHES: [i64; 3] = [200, 500, 1000];
 
 pub(crate) async fn run(n: u32, runs: u32) -> anyhow::Result<()> {
-    say(&format!("seeding {n} messages"));
     let stock = stock::waiting(n).await?;
     let startup = startup_seconds().await?;
     let mut rates = Figures::default();

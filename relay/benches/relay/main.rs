@@ -10,14 +10,23 @@
 #![expect(clippy::print_stdout, reason = "standard output is a bench's result; words go to standard error")]
 
 mod arguments;
+mod backlog;
 mod bare;
+mod claim;
 mod drain;
+mod feed;
+mod latency;
 mod meter;
+mod poison;
 mod process;
 mod report;
+mod soak;
 mod stock;
+mod tap;
 mod verify;
+mod workers;
 mod world;
+mod xmin;
 
 use arguments::{Arguments, Bench};
 use clap::Parser;
@@ -51,5 +60,14 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
     report::machine().await?;
     match bench {
         Bench::Drain { n, runs } => drain::run(n, runs).await,
+        Bench::Workers { n, runs } => workers::run(n, runs).await,
+        Bench::Latency { rate, seconds, idle_times, idle_seconds } => {
+            latency::run(latency::Plan { rate, seconds, idle_times, idle_seconds }).await
+        }
+        Bench::Backlog { n } => backlog::run(n).await,
+        Bench::Poison { n, share, runs } => poison::run(n, &share, runs).await,
+        Bench::Xmin { seconds, rate, drain } => xmin::run(xmin::Plan { seconds, rate, drain }).await,
+        Bench::Soak { seconds, rate } => soak::run(seconds, rate).await,
+        Bench::Claim { n, runs, setting } => claim::run(n, runs, &setting).await,
     }
 }

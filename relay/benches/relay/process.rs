@@ -26,6 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const RUN: Duration = Duration::from_secs(3600);
 /// From SIGTERM to the end.
 const STOP: Duration = Duration::from_secs(30);
+/// Between two questions for the relays' counts.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Without progress.
+const STALL: Duration = Duration::from_secs(60);
 /// Clock ticks per second of /proc/PID/stat; the same on every Linux.
 const TICKS: f64 = 100.0;
 
@@ -37,6 +41,14 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
+    /// Of several processes together.
+    pub(crate) fn plus(self, other: Usage) -> Usage {
+        Usage {
+            peak_rss_mib: self.peak_rss_mib + other.peak_rss_mib,
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+        }
+    }
+
     /// Of a running process; None once it has ended.
     pub(crate) fn of(pid: u32) -> Option<Usage> {
         let peak = field(&format!("/proc/{pid}/status"), "VmHWM")?;
@@ -106,11 +118,6 @@ impl Relay {
         self.pid
     }
 
-    /// Since its start.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     /// Waits for its end, watching it; time from start to end, and what it used.
     pub(crate) async fn ended(mut self) -> anyhow::Result<(Duration, Usage)> {
         let mut usage = Usage::default();
@@ -161,6 +168,35 @@ impl Relay {
         let mut text = String::new();
         timeout(STOP, stream.read_to_string(&mut text)).await.context("the relay's metrics")??;
         Ok(Counts::read(&text))
+    }
+}
+
+/// Asks the relays until `goal` is content with their sums; calls `look` each time. Fails when nothing moves any more.
+pub(crate) async fn until(
+    relays: &mut [Relay],
+    goal: impl Fn(&Counts) -> bool,
+    mut look: impl FnMut(&Counts),
+) -> anyhow::Result<()> {
+    let (mut last, mut moved) = (0, Instant::now());
+    loop {
+        let mut sum = Counts::default();
+        for relay in relays.iter_mut() {
+            for (outcome, count) in relay.counts().await?.0 {
+                *sum.0.entry(outcome).or_default() += count;
+            }
+        }
+        look(&sum);
+        if goal(&sum) {
+            return Ok(());
+        }
+        let now = sum.done() + sum.dead();
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        }
+        if moved.elapsed() > STALL {
+            bail!("nothing has ended for {} s: {:?}", STALL.as_secs(), sum.0);
+        }
+        tokio::time::sleep(ASK_EVERY).await;
     }
 }
 

@@ -4,17 +4,21 @@
 //! its amount is a cent higher: in each pair the amounts rise in the order of the stamps, so the write guard holds nothing. All of
 //! a pair follows from its number, so that no look-up is needed to know what a message should have led to.
 
+use crate::report::say;
 use anyhow::Context as _;
 use mongodb::bson::{Document, doc, oid::ObjectId};
 use testkit::{Database, MongoDatabase};
 use tokio_postgres::Client;
 
 /// Creditors of one client.
-const ENTRIES: u32 = 5;
+pub(crate) const ENTRIES: u32 = 5;
 /// Messages of one pair.
 const PER_PAIR: u32 = 10;
 /// Different creditors; five pairs in a row never share one.
 const CREDITORS: u32 = 997;
+
+/// Pairs of a bench that feeds for a long time: their documents fit into MongoDB's cache.
+pub(crate) const MOST_PAIRS: u32 = 100_000;
 
 /// How many pairs `n` messages are about.
 pub(crate) fn pairs_of(n: u32) -> u32 {
@@ -38,6 +42,13 @@ pub(crate) fn entry_id(pair: u32) -> String {
 /// The pair of a reference number or an entry's id.
 pub(crate) fn pair_of(name: &str) -> anyhow::Result<u32> {
     name.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().context("not the name of a pair")
+}
+
+/// The number of the message with this stamp.
+pub(crate) fn message_of(stamp: &str) -> Option<u32> {
+    const FIRST_SECOND: i64 = 1_767_225_600; // 2026-01-01, where i = 0
+    let stamp: shared::message::Stamp = stamp.parse().ok()?;
+    u32::try_from((stamp.number() >> 20) / 1000 - FIRST_SECOND).ok()
 }
 
 /// The documents of `pairs` pairs.
@@ -75,10 +86,8 @@ pub(crate) async fn mongo(pairs: u32) -> anyhow::Result<MongoDatabase> {
     Ok(mongo)
 }
 
-/// Commits mails and messages of the rows (i, pair) that `work` selects, in the order of i. `payload` is an expression over
-/// `payload` and i.
-pub(crate) fn insert(work: &str, payload: &str) -> String {
-    let insert = shared::outbox::INSERT;
+/// `written`: the rows (i, pair) that `work` selects, with what they have to say.
+fn written(work: &str) -> String {
     format!(
         "with work as ({work}), named as (
             select i, pair, 'Kontor ' || pair % {CREDITORS} || ' GmbH' as creditor, 'konto@kontor' || pair % {CREDITORS} || '.example' as address,
@@ -91,17 +100,37 @@ pub(crate) fn insert(work: &str, payload: &str) -> String {
                 'extraction_confidence', 0.9, 'received_at', received_at, 'origin', 'mail',
                 'stamp', lpad(((extract(epoch from received_at)::bigint * 1000 << 20) | (i % 65536 << 4))::text, 20, '0')) as payload
             from named
-        ), mails as (
+        )"
+    )
+}
+
+fn messages(payload: &str) -> String {
+    let insert = shared::outbox::INSERT;
+    format!(
+        "{insert} select 'creditor_debt_update', i::text, 'creditor_debt_update', {payload}, 'creditor_debt_update:' || i || ':0', null
+        from written order by written.i"
+    )
+}
+
+/// Commits mails and messages of the rows (i, pair) that `work` selects, in the order of i. `payload` is an expression over
+/// `payload` and i.
+pub(crate) fn insert(work: &str, payload: &str) -> String {
+    let (written, messages) = (written(work), messages(payload));
+    format!(
+        "{written}, mails as (
             insert into incoming_emails (id, source, webhook_id, from_email, from_name, raw, received_at, fingerprint, extracted_data,
                 processing_status, idempotency_key)
             select i, 'api', 'bench-' || i, address, creditor, convert_to((payload - 'stamp')::text, 'UTF8'), received_at,
                 sha256(i::text::bytea), payload - 'stamp' - 'origin', 'extracted', 'creditor_debt_update:' || i || ':' || md5(i::text)
             from written
         )
-        {insert}
-        select 'creditor_debt_update', i::text, 'creditor_debt_update', {payload}, 'creditor_debt_update:' || i || ':0', null
-        from written order by written.i"
+        {messages}"
     )
+}
+
+/// The same without the mails, where only the messages' own rows matter.
+pub(crate) fn insert_without_mails(work: &str) -> String {
+    format!("{} {}", written(work), messages("payload"))
 }
 
 /// `n` messages, ten of each pair.
@@ -114,9 +143,15 @@ pub(crate) fn shuffled(n: u32) -> String {
 
 /// A database with `n` waiting messages, to be copied for each run.
 pub(crate) async fn waiting(n: u32) -> anyhow::Result<Database> {
+    waiting_with(n, "payload").await
+}
+
+/// With another payload: an expression over `payload` and i.
+pub(crate) async fn waiting_with(n: u32, payload: &str) -> anyhow::Result<Database> {
+    say(&format!("seeding {n} messages"));
     let database = Database::new().await;
     let sql = connect(&database).await?;
-    sql.batch_execute(&insert(&shuffled(n), "payload")).await?;
+    sql.batch_execute(&insert(&shuffled(n), payload)).await?;
     sql.batch_execute("vacuum analyze").await?;
     Ok(database)
 }

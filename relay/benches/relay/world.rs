@@ -20,8 +20,12 @@ pub(crate) struct World {
 impl World {
     /// A copy of the stock's `n` messages, with fresh documents.
     pub(crate) async fn of(stock: &Database, n: u32) -> anyhow::Result<World> {
-        let mongo = stock::mongo(stock::pairs_of(n)).await?;
-        let database = stock.copy().await;
+        World::with(stock.copy().await, n, stock::pairs_of(n)).await
+    }
+
+    /// This database itself, and fresh documents of these pairs.
+    pub(crate) async fn with(database: Database, n: u32, pairs: u32) -> anyhow::Result<World> {
+        let mongo = stock::mongo(pairs).await?;
         stock::connect(&database).await?.batch_execute("checkpoint").await?;
         Ok(World { database, mongo, n })
     }
