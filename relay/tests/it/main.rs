@@ -9,6 +9,7 @@
 mod claims;
 mod debt_updates;
 mod end_to_end;
+mod interleavings;
 mod maintenance;
 mod outages;
 mod program;

@@ -1,0 +1,113 @@
+//! Whatever the order in which mails, duplicates, replays, crashes, lost leases and the portal come: every entry ends in the amount
+//! of its highest stamp, and never goes back on the way.
+//!
+//! A case is a list of [`Event`]s, replayed step by step through the functions that a lane calls, so a list that fails shrinks to a
+//! short one. `PROPTEST_CASES` raises the number of cases.
+
+mod check;
+mod portal;
+mod stage;
+
+use crate::world::World;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use relay::context::Context;
+use stage::{ENTRIES, Event, Portal, Stage, WORKERS};
+use tokio::runtime::Runtime;
+
+/// Replays every generated case in one database: documents, keys and messages are fresh in each.
+fn replay<S: Strategy<Value: std::fmt::Debug>>(
+    cases: u32,
+    hold_lower: bool,
+    strategy: S,
+    case: impl AsyncFn(Stage<'_>, S::Value),
+) {
+    let runtime = Runtime::new().unwrap();
+    let world = runtime.block_on(World::new());
+    let context = runtime.block_on(context(&world, hold_lower));
+    let cases = std::env::var("PROPTEST_CASES").map_or(cases, |cases| cases.parse().unwrap());
+    let config = Config { cases, max_shrink_time: 120_000, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&strategy, |input| {
+            runtime.block_on(async { case(Stage::new(&world, &context).await, input).await });
+            Ok(())
+        })
+        .unwrap();
+}
+
+async fn context(world: &World, hold_lower: bool) -> Context {
+    let mut config = world.config(&world.mongo.url);
+    config.guard.hold_lower = hold_lower;
+    relay::relay::context(&config).await.unwrap()
+}
+
+/// A mail for one of the entries. Few hours, so that the order of the ids decides often; few amounts, so that some confirm the stored.
+fn mail() -> impl Strategy<Value = Event> {
+    let cents = prop_oneof![(0..4_i64).prop_map(|hundreds| hundreds * 10_000), 0..50_000_000_i64];
+    (0..ENTRIES, 0..8_i64, cents).prop_map(|(entry, hour, cents)| Event::Mail { entry, hour, cents })
+}
+
+/// The same mail again, by its place among those that have come.
+fn repetition() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        2 => (0..16_usize).prop_map(|mail| Event::Duplicate { mail }),
+        1 => (0..16_usize).prop_map(|mail| Event::Replay { mail }),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let portal = prop_oneof![
+        (0..ENTRIES).prop_map(|entry| Portal::DropMark { entry }),
+        (0..6_usize).prop_map(|by| Portal::Reorder { by }),
+        Just(Portal::RewriteWithoutMarks),
+        Just(Portal::AddCreditor),
+        (0..ENTRIES).prop_map(|entry| Portal::EditOtherFields { entry }),
+    ];
+    prop_oneof![
+        5 => mail(),
+        3 => repetition(),
+        12 => (0..WORKERS, 1..6_i64).prop_map(|(worker, limit)| Event::Step { worker, limit }),
+        1 => (0..WORKERS).prop_map(|worker| Event::Crash { worker }),
+        1 => (0..WORKERS).prop_map(|worker| Event::LeaseEnds { worker }),
+        4 => portal.prop_map(Event::Portal),
+    ]
+}
+
+#[test]
+fn any_interleaving_ends_in_the_highest_stamp_of_every_entry() {
+    replay(40, false, prop::collection::vec(event(), 1..50), async |mut stage, events| {
+        stage.play(&events).await;
+        stage.end().await;
+        stage.check_ended(&["applied", "already", "superseded"]).await;
+        stage.check_newest_stored().await;
+    });
+}
+
+#[test]
+fn any_interleaving_under_the_guard_writes_what_the_rules_say() {
+    // Which amounts are held hangs on the batches; `Stage::apply` compares every one of them with the rules.
+    replay(25, true, prop::collection::vec(event(), 1..50), async |mut stage, events| {
+        stage.play(&events).await;
+        stage.end().await;
+        stage.check_ended(&["applied", "already", "superseded", "held_for_review"]).await;
+    });
+}
+
+#[test]
+fn two_workers_at_once_and_a_portal_that_reorders_end_in_the_highest_stamp_of_every_entry() {
+    let backlog = prop::collection::vec(prop_oneof![3 => mail(), 1 => repetition()], 20..80);
+    replay(12, false, (backlog, 1..9_i64), async |mut stage, (backlog, limit)| {
+        stage.play(&backlog).await;
+        let (first, second) = tokio::select! {
+            both = async { tokio::join!(stage.work("first", limit), stage.work("second", limit)) } => both,
+            () = portal::keep_reordering(stage.world) => unreachable!("it ends with the workers"),
+        };
+        stage.note(first);
+        stage.note(second);
+        stage.end().await;
+        stage.check_ended(&["applied", "already", "superseded"]).await;
+        stage.check_newest_stored().await;
+    });
+}
