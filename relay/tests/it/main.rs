@@ -6,12 +6,14 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod bad_input;
 mod claims;
 mod debt_updates;
 mod end_to_end;
 mod interleavings;
 mod maintenance;
 mod outages;
+mod poison;
 mod program;
 mod races;
 mod review;
