@@ -15,7 +15,10 @@ use shared::{
     message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Origin, Revision, Stamp},
     money::Amount,
 };
-use std::{collections::BTreeMap, mem::take};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::take,
+};
 use tokio::time::Instant;
 
 const OPERATION: Operation = Operation::CreditorDebtUpdate;
@@ -74,6 +77,8 @@ pub(super) struct Mail {
 /// What has become of a message.
 pub(super) struct Course {
     pub(super) mail: usize,
+    /// Who claimed it last: nobody else may end it.
+    holder: Option<usize>,
     pub(super) claims: i64,
     /// Finishes that were committed, and those of them that ended the message.
     pub(super) finishes: i64,
@@ -214,7 +219,7 @@ impl<'a> Stage<'a> {
         };
         let payload = serde_json::to_value(update).unwrap();
         let id = self.world.message(OPERATION.name(), mail.email_id, payload).await;
-        self.messages.insert(id, Course { mail: index, claims: 0, finishes: 0, ends: 0 });
+        self.messages.insert(id, Course { mail: index, holder: None, claims: 0, finishes: 0, ends: 0 });
     }
 
     async fn step(&mut self, worker: usize, limit: i64) {
@@ -222,7 +227,12 @@ impl<'a> Stage<'a> {
         self.workers[worker] = match take(&mut self.workers[worker]) {
             Hands::Empty => match self.claim(&worker.to_string(), limit, &mut log).await {
                 claims if claims.is_empty() => Hands::Empty,
-                claims => Hands::Claimed(claims),
+                claims => {
+                    for claim in &claims {
+                        self.messages.get_mut(&claim.id).unwrap().holder = Some(worker);
+                    }
+                    Hands::Claimed(claims)
+                }
             },
             Hands::Claimed(claims) => {
                 let before = self.state().await;
@@ -234,7 +244,14 @@ impl<'a> Stage<'a> {
                 Hands::Applied(batch)
             }
             Hands::Applied(batch) => {
+                let held = |id: &MessageId| self.messages[id].holder == Some(worker);
+                let held: BTreeSet<MessageId> = batch.iter().map(Finished::id).filter(held).collect();
                 self.finish(batch, &mut log).await;
+                assert_eq!(
+                    BTreeSet::from_iter(log.finished.iter().copied()),
+                    held,
+                    "who has the claim ends it"
+                );
                 self.check_never_back().await;
                 Hands::Empty
             }
