@@ -86,21 +86,15 @@ async fn bytes(world: &World, case: &str) -> BTreeMap<String, Vec<u8>> {
 
 fn take_apart(parts: &mut BTreeMap<String, Vec<u8>>, path: &str, value: RawBsonRef<'_>, depth: u8) {
     let mut inside = |name: &str, value| take_apart(parts, &format!("{path}{name}."), value, depth - 1);
-    match value {
-        RawBsonRef::Document(document) if depth > 0 => {
-            document.iter().map(Result::unwrap).for_each(|(name, value)| inside(name.as_str(), value));
-        }
-        RawBsonRef::Array(list) if depth > 0 => {
-            list.into_iter()
-                .map(Result::unwrap)
-                .enumerate()
-                .for_each(|(at, value)| inside(&at.to_string(), value));
-        }
-        value => {
-            let mut alone = RawDocumentBuf::new();
-            alone.append(cstr!("v"), value);
-            parts.insert(path.trim_end_matches('.').to_owned(), alone.into_bytes());
-        }
+    if let Some(document) = value.as_document().filter(|_| depth > 0) {
+        document.iter().map(Result::unwrap).for_each(|(name, value)| inside(name.as_str(), value));
+    } else if let Some(list) = value.as_array().filter(|_| depth > 0) {
+        let elements = list.into_iter().map(Result::unwrap).enumerate();
+        elements.for_each(|(at, value)| inside(&at.to_string(), value));
+    } else {
+        let mut alone = RawDocumentBuf::new();
+        alone.append(cstr!("v"), value);
+        parts.insert(path.trim_end_matches('.').to_owned(), alone.into_bytes());
     }
 }
 
@@ -144,9 +138,10 @@ fn payload(email: EmailId, changes: &Value) -> Value {
         "received_at": "2026-02-17T09:14:22Z", "stamp": "01857362985844736016", "origin": "mail",
     });
     for (name, value) in changes.as_object().unwrap() {
-        match value {
-            Value::Null => drop(payload.as_object_mut().unwrap().remove(name)),
-            value => payload[name] = value.clone(),
+        if value.is_null() {
+            payload.as_object_mut().unwrap().remove(name);
+        } else {
+            payload[name] = value.clone();
         }
     }
     payload

@@ -1,20 +1,22 @@
 //! Whatever the order in which mails, duplicates, replays, crashes, lost leases and the portal come: every entry ends in the amount
 //! of its highest stamp, and never goes back on the way.
 //!
-//! A case is a list of [`Event`]s, replayed step by step through the functions that a lane calls, so a list that fails shrinks to a
+//! A case is a list of [`event::Event`]s, replayed step by step through the functions that a lane calls, so a list that fails shrinks to a
 //! short one. `PROPTEST_CASES` raises the number of cases.
 
 mod check;
+mod event;
 mod portal;
 mod stage;
 
 use crate::world::{Update, World, turmhaus};
+use event::{event, mail, repetition};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
 use relay::context::Context;
-use stage::{ENTRIES, Event, Portal, Stage, WORKERS};
+use stage::Stage;
 use tokio::runtime::Runtime;
 
 /// Replays every generated case in one database: documents, keys and messages are fresh in each.
@@ -40,38 +42,6 @@ async fn context(world: &World, hold_lower: bool) -> Context {
     let mut config = world.config(&world.mongo.url);
     config.guard.hold_lower = hold_lower;
     relay::relay::context(&config).await.unwrap()
-}
-
-/// A mail for one of the entries. Few hours, so that the order of the ids decides often; few amounts, so that some confirm the stored.
-fn mail() -> impl Strategy<Value = Event> {
-    let cents = prop_oneof![(0..4_i64).prop_map(|hundreds| hundreds * 10_000), 0..50_000_000_i64];
-    (0..ENTRIES, 0..8_i64, cents).prop_map(|(entry, hour, cents)| Event::Mail { entry, hour, cents })
-}
-
-/// The same mail again, by its place among those that have come.
-fn repetition() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        2 => (0..16_usize).prop_map(|mail| Event::Duplicate { mail }),
-        1 => (0..16_usize).prop_map(|mail| Event::Replay { mail }),
-    ]
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let portal = prop_oneof![
-        (0..ENTRIES).prop_map(|entry| Portal::DropMark { entry }),
-        (0..6_usize).prop_map(|by| Portal::Reorder { by }),
-        Just(Portal::RewriteWithoutMarks),
-        Just(Portal::AddCreditor),
-        (0..ENTRIES).prop_map(|entry| Portal::EditOtherFields { entry }),
-    ];
-    prop_oneof![
-        5 => mail(),
-        3 => repetition(),
-        12 => (0..WORKERS, 1..6_i64).prop_map(|(worker, limit)| Event::Step { worker, limit }),
-        1 => (0..WORKERS).prop_map(|worker| Event::Crash { worker }),
-        1 => (0..WORKERS).prop_map(|worker| Event::LeaseEnds { worker }),
-        4 => portal.prop_map(Event::Portal),
-    ]
 }
 
 #[test]

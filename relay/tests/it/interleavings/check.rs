@@ -1,7 +1,7 @@
 //! What has to hold after every step, and at the end.
 
 use super::stage::{Course, ENTRIES, Mail, Stage, address};
-use mongodb::bson::{Bson, Document};
+use mongodb::bson::Document;
 use shared::{message::Stamp, money::Amount};
 
 /// The list and the ledger at one moment.
@@ -28,10 +28,9 @@ impl State {
 }
 
 fn amount(element: &Document) -> Option<Amount> {
-    match element.get("current_debt_amount")? {
-        Bson::Int32(amount) => amount.to_string().parse().ok(),
-        other => Amount::from_f64(other.as_f64().unwrap()),
-    }
+    let value = element.get("current_debt_amount")?;
+    // The portal of the stage writes whole numbers as int32.
+    Amount::from_f64(value.as_f64().or(value.as_i32().map(f64::from)).unwrap())
 }
 
 fn mark(element: &Document) -> Option<Stamp> {

@@ -1,6 +1,9 @@
 //! The portal: rewrites the list in whole, as it does when it merges duplicates, and knows nothing of our marks.
 
-use super::stage::{ENTRIES, Portal, address};
+use super::{
+    event::Portal,
+    stage::{ENTRIES, address},
+};
 use crate::world::World;
 use mongodb::bson::{Bson, Document, doc};
 use shared::message::Stamp;

@@ -1,6 +1,6 @@
 //! The stage: one client document with a few creditor entries, the mails about them, and three workers with something in their hands.
 
-use super::portal;
+use super::{event::Event, portal};
 use crate::world::World;
 use jiff::{Timestamp, ToSpan};
 use mongodb::bson::{Document, doc};
@@ -26,35 +26,6 @@ const OPERATION: Operation = Operation::CreditorDebtUpdate;
 pub(super) const ENTRIES: usize = 4;
 /// Enough that one sleeps while the others work.
 pub(super) const WORKERS: usize = 3;
-
-/// One step of a case.
-#[derive(Debug, Clone)]
-pub(super) enum Event {
-    /// A mail comes in. Its time of receipt is its own: the order of arrival says nothing about the order of the stamps.
-    Mail { entry: usize, hour: i64, cents: i64 },
-    /// The message of an earlier mail is there twice.
-    Duplicate { mail: usize },
-    /// An operator replays an earlier mail.
-    Replay { mail: usize },
-    /// A worker does its next thing: claim, then apply, then finish. Others work in between, so it may come late.
-    Step { worker: usize, limit: i64 },
-    /// A worker forgets what it has in its hands, and its lease ends.
-    Crash { worker: usize },
-    /// A worker's lease ends and it does not know: it goes on with what it has.
-    LeaseEnds { worker: usize },
-    /// The portal writes.
-    Portal(Portal),
-}
-
-/// What the portal does to the list; it never changes an amount.
-#[derive(Debug, Clone)]
-pub(super) enum Portal {
-    DropMark { entry: usize },
-    Reorder { by: usize },
-    RewriteWithoutMarks,
-    AddCreditor,
-    EditOtherFields { entry: usize },
-}
 
 /// What a worker has in its hands.
 #[derive(Default)]
