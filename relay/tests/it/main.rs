@@ -8,8 +8,11 @@
 
 mod bad_input;
 mod claims;
+mod crashes;
 mod debt_updates;
 mod end_to_end;
+mod failover;
+mod fleet;
 mod interleavings;
 mod maintenance;
 mod outages;

@@ -1,11 +1,22 @@
 //! Servers that are away: nothing is lost, nothing is counted, everything is applied afterwards.
 
-use crate::world::{Update, World, turmhaus};
+use crate::{
+    fleet::{self, Fleet},
+    world::{Update, World, turmhaus},
+};
+use mongodb::bson::doc;
 use relay::{lane::Trouble, outcome::FailureClass};
 use shared::admin::Readiness;
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use testkit::{ReplicaSet, Wire};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// More than any event takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn an_outage_of_mongodb_counts_no_attempt_and_the_backlog_drains_by_itself() {
@@ -94,7 +105,7 @@ async fn postgres_that_breaks_during_the_apply_leaves_the_message_to_the_next_cl
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;
     let email = world.commit(Update::default()).await;
-    let wire = testkit::Wire::before(&world.database.url).await;
+    let wire = Wire::before(&world.database.url).await;
     let mut config = world.config(&world.mongo.url);
     config.database_url = wire.instead(&world.database.url).parse().unwrap();
     let context = relay::relay::context(&config).await.unwrap();
@@ -132,9 +143,101 @@ async fn a_forgotten_transaction_holds_a_lane_no_longer_than_the_lease() {
     assert_eq!(world.shows(email).await, "completed/auto_matched/synced");
 }
 
-/// Waits for an event that some other task brings about; the test's own time limit ends it.
+#[tokio::test]
+async fn messages_outlast_a_mongodb_that_is_stopped_for_a_while() {
+    let mut set = ReplicaSet::new(1).await;
+    let mut fleets = Fleet::one_and_two(&set.url).await;
+    fleet::commit(&mut fleets).await;
+    set.members[0].stop().await;
+    fleet::commit(&mut fleets).await;
+    for fleet in &fleets {
+        fleet.says("MongoDB unreachable since 20").await;
+    }
+    set.members[0].start().await;
+    fleet::all_applied(&mut fleets).await;
+}
+
+#[tokio::test]
+async fn messages_outlast_a_mongodb_that_is_killed() {
+    let mut set = ReplicaSet::new(1).await;
+    let mut fleets = Fleet::one_and_two(&set.url).await;
+    fleet::commit(&mut fleets).await;
+    set.members[0].kill();
+    fleet::commit(&mut fleets).await;
+    for fleet in &fleets {
+        fleet.says("MongoDB unreachable since 20").await;
+    }
+    set.members[0].start().await;
+    fleet::all_applied(&mut fleets).await;
+}
+
+#[tokio::test]
+async fn messages_outlast_a_mongodb_that_answers_nothing_for_longer_than_a_call_may_take() {
+    let set = ReplicaSet::new(1).await;
+    let mut fleets = Fleet::one_and_two(&set.url).await;
+    set.members[0].freeze();
+    fleet::commit(&mut fleets).await;
+    for fleet in &fleets {
+        fleet.says("MongoDB unreachable since 20%: no reply within 4 s").await;
+    }
+    set.members[0].thaw();
+    fleet::all_applied(&mut fleets).await;
+}
+
+#[tokio::test]
+async fn messages_outlast_a_primary_that_is_none_for_a_while() {
+    let set = ReplicaSet::new(1).await;
+    let mut fleets = Fleet::one_and_two(&set.url).await;
+    fleet::commit(&mut fleets).await;
+    set.members[0].admin(doc! { "replSetStepDown": 3, "force": true }).await;
+    fleet::commit(&mut fleets).await;
+    for fleet in &fleets {
+        fleet.says("MongoDB unreachable since 20").await;
+    }
+    fleet::all_applied(&mut fleets).await;
+}
+
+#[tokio::test]
+async fn messages_outlast_a_wire_that_breaks_between_the_effect_and_its_reply() {
+    for relays in [1, 2] {
+        let set = ReplicaSet::new(1).await;
+        let wire = Wire::before(&set.url).await;
+        let over_wire = format!("mongodb://{}/?directConnection=true", wire.address());
+        let mut fleet = Fleet::new(&set.url, &over_wire, relays).await;
+        fleet.commit().await;
+        fleet.all_applied().await;
+        let point = wire.hold_reply(b"nModified");
+        fleet.commit().await;
+        let go_on = point.reached().await;
+        wire.cut();
+        drop(go_on);
+        fleet.says("MongoDB unreachable since 20").await;
+        wire.mend();
+        fleet.all_applied().await;
+    }
+}
+
+#[tokio::test]
+async fn messages_outlast_a_wrong_password_until_it_is_put_right() {
+    let set = ReplicaSet::new(1).await;
+    // A server that asks nobody for a password still refuses a wrong one.
+    let with_password = set.url.replacen("mongodb://", "mongodb://relay:secret@", 1);
+    let (one, two) = (Fleet::new(&set.url, &with_password, 1), Fleet::new(&set.url, &with_password, 2));
+    let (one, two) = tokio::join!(one, two);
+    let mut fleets = [one, two];
+    fleet::commit(&mut fleets).await;
+    for fleet in &fleets {
+        fleet.says("MongoDB unreachable since 20%: login refused").await;
+    }
+    set.members[0].admin(doc! { "createUser": "relay", "pwd": "secret", "roles": ["root"] }).await;
+    fleet::all_applied(&mut fleets).await;
+}
+
+/// Waits for an event that somebody else brings about.
 pub(crate) async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
     while !condition().await {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        assert!(Instant::now() < deadline, "what the test waits for has not come to pass");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

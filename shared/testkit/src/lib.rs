@@ -2,9 +2,11 @@
 //!
 //! - [`Database`]: a migrated Postgres database of its own
 //! - [`MongoDatabase`]: a MongoDB database of its own
-//! - [`Wire`]: a TCP proxy before either, to be cut and mended
+//! - [`ReplicaSet`]: MongoDB servers of its own, to be stopped, frozen and killed
+//! - [`Wire`]: a TCP proxy before any of them, to be held, cut and mended
 //!
-//! The servers come from `DATABASE_URL` and `MONGODB_URL`, which `deploy/dev test` sets. A missing server is a failure, never a skip.
+//! The servers come from `DATABASE_URL` and `MONGODB_URL`, own ones from the program `MONGOD`; `deploy/dev test` sets all three. A
+//! missing server is a failure, never a skip.
 
 #![expect(
     clippy::expect_used,
@@ -13,10 +15,12 @@
 )]
 
 mod mongo;
+mod mongod;
 mod postgres;
 mod wire;
 
 pub use mongo::MongoDatabase;
+pub use mongod::{Mongod, ReplicaSet};
 pub use postgres::Database;
 pub use wire::{HoldPoint, Wire};
 

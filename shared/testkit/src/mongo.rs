@@ -14,13 +14,22 @@ pub struct MongoDatabase {
     pub name: String,
     /// The collection `clients`.
     pub clients: Collection<Document>,
+    /// A database of a server that ends with the test goes with it.
+    is_dropped: bool,
 }
 
 impl MongoDatabase {
     /// A database with an empty, indexed collection `clients`.
     pub async fn new() -> MongoDatabase {
-        let (url, name) = (server_url("MONGODB_URL"), unique_name());
-        let client = Client::with_uri_str(&url).await.expect("MONGODB_URL is usable");
+        let mut database = MongoDatabase::at(&server_url("MONGODB_URL")).await;
+        database.is_dropped = true;
+        database
+    }
+
+    /// The same on a server of the test's own.
+    pub async fn at(url: &str) -> MongoDatabase {
+        let (url, name) = (url.to_owned(), unique_name());
+        let client = Client::with_uri_str(&url).await.expect("the URL of the MongoDB is usable");
         let clients = client.database(&name).collection("clients");
         let german = Collation::builder()
             .locale("de")
@@ -31,13 +40,16 @@ impl MongoDatabase {
             IndexModel::builder().keys(doc! { "aktenzeichen": 1 }).build(),
             IndexModel::builder().keys(doc! { "lastName": 1, "firstName": 1 }).options(by_name).build(),
         ];
-        clients.create_indexes(indexes).await.expect("the MongoDB of MONGODB_URL answers");
-        MongoDatabase { url, name, clients }
+        clients.create_indexes(indexes).await.expect("the test's MongoDB answers");
+        MongoDatabase { url, name, clients, is_dropped: false }
     }
 }
 
 impl Drop for MongoDatabase {
     fn drop(&mut self) {
+        if !self.is_dropped {
+            return;
+        }
         let (url, name) = (self.url.clone(), self.name.clone());
         block_on_other_thread(async move {
             if let Ok(client) = Client::with_uri_str(&url).await {

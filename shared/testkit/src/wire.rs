@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,6 +16,9 @@ use tokio::{
     },
     sync::{oneshot, watch},
 };
+
+/// Awaited bytes are not longer than this.
+const LONGEST: usize = 256;
 
 /// A wire to a server; whole at first. It goes with this value.
 #[derive(Debug)]
@@ -26,9 +32,27 @@ pub struct Wire {
 
 #[derive(Debug)]
 struct Hold {
+    place: Place,
     bytes: Vec<u8>,
     reached: oneshot::Sender<()>,
     go_on: oneshot::Receiver<()>,
+}
+
+/// Where the awaited bytes count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Anywhere,
+    Request,
+    Reply,
+    /// Before the first reply on the connection that the bytes were sent on.
+    ReplyTo,
+}
+
+/// Which way a chunk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToServer,
+    FromServer,
 }
 
 /// A point in the traffic at which the wire stops once.
@@ -91,8 +115,32 @@ impl Wire {
     /// Stops once, in either direction, before the next chunk that has these bytes in it.
     #[must_use]
     pub fn hold_at(&self, bytes: &[u8]) -> HoldPoint {
+        self.hold(Place::Anywhere, bytes)
+    }
+
+    /// Stops once before a chunk with these bytes that is on its way to the server. The other connections, and the other
+    /// direction of this one, go on.
+    #[must_use]
+    pub fn hold_request(&self, bytes: &[u8]) -> HoldPoint {
+        self.hold(Place::Request, bytes)
+    }
+
+    /// Stops once before a chunk with these bytes that comes from the server.
+    #[must_use]
+    pub fn hold_reply(&self, bytes: &[u8]) -> HoldPoint {
+        self.hold(Place::Reply, bytes)
+    }
+
+    /// Lets a chunk with these bytes through to the server and stops once before what comes back.
+    #[must_use]
+    pub fn hold_reply_to(&self, bytes: &[u8]) -> HoldPoint {
+        self.hold(Place::ReplyTo, bytes)
+    }
+
+    fn hold(&self, place: Place, bytes: &[u8]) -> HoldPoint {
         let ((reached, has_reached), (go_on, goes_on)) = (oneshot::channel(), oneshot::channel());
-        let hold = Hold { bytes: bytes.to_vec(), reached, go_on: goes_on };
+        assert!((1..=LONGEST).contains(&bytes.len()), "a hold awaits some bytes, and not many");
+        let hold = Hold { place, bytes: bytes.to_vec(), reached, go_on: goes_on };
         *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
         HoldPoint { reached: has_reached, go_on }
     }
@@ -122,33 +170,61 @@ async fn carry(
     let Ok(far) = TcpStream::connect(&target).await else { return };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
+    let asked = AtomicBool::new(false);
     tokio::select! {
-        _ = pump(near_in, far_out, &hold) => {}
-        _ = pump(far_in, near_out, &hold) => {}
+        _ = pump(near_in, far_out, Way::ToServer, &hold, &asked) => {}
+        _ = pump(far_in, near_out, Way::FromServer, &hold, &asked) => {}
         _ = state.wait_for(|whole| !whole) => {}
     }
 }
 
-/// Passes bytes on; stops before the first chunk that holds the awaited bytes until the test lets it go.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, hold: &Mutex<Option<Hold>>) -> io::Result<()> {
+/// Passes bytes on; stops before the chunk that completes the awaited bytes until the test lets it go. `asked`: this connection
+/// has carried the bytes whose reply is awaited.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    way: Way,
+    hold: &Mutex<Option<Hold>>,
+    asked: &AtomicBool,
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
+    let mut passed: Vec<u8> = Vec::new(); // the end of what has been passed on: the bytes may come in two chunks
     loop {
         let length = from.read(&mut buffer).await?;
         if length == 0 {
             return Ok(());
         }
         let chunk = buffer.get(..length).unwrap_or_default();
+        let known = passed.len();
+        passed.extend_from_slice(chunk);
         let found = {
             let mut hold = hold.lock().unwrap_or_else(PoisonError::into_inner);
-            let awaited = hold
-                .as_ref()
-                .is_some_and(|hold| chunk.windows(hold.bytes.len()).any(|part| part == hold.bytes));
-            if awaited { hold.take() } else { None }
+            if hold.as_ref().is_some_and(|hold| stops(hold, way, &passed, known, asked)) {
+                hold.take()
+            } else {
+                None
+            }
         };
         if let Some(Hold { reached, go_on, .. }) = found {
             let _ = reached.send(());
             let _ = go_on.await;
         }
         to.write_all(chunk).await?;
+        passed.drain(..passed.len().saturating_sub(LONGEST));
+    }
+}
+
+/// Whether the hold is before the chunk that stands in `passed` after `known` bytes.
+fn stops(hold: &Hold, way: Way, passed: &[u8], known: usize, asked: &AtomicBool) -> bool {
+    let within = passed.get(known.saturating_sub(hold.bytes.len() - 1)..).unwrap_or_default();
+    let here = within.windows(hold.bytes.len()).any(|part| part == hold.bytes);
+    match (hold.place, way) {
+        (Place::Anywhere, _) | (Place::Request, Way::ToServer) | (Place::Reply, Way::FromServer) => here,
+        (Place::Request, Way::FromServer) | (Place::Reply, Way::ToServer) => false,
+        (Place::ReplyTo, Way::ToServer) => {
+            asked.fetch_or(here, Ordering::Relaxed);
+            false
+        }
+        (Place::ReplyTo, Way::FromServer) => asked.load(Ordering::Relaxed),
     }
 }

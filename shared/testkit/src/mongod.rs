@@ -1,0 +1,273 @@
+//! MongoDB servers of a test's own: stopped, frozen, killed and started again while relays use them.
+//!
+//! The program is the one that `MONGOD` names (`deploy/dev test` sets it), else the `mongod` on PATH. Everything listens on
+//! 127.0.0.1, and the processes and their data go with the value, also when the test fails.
+
+use crate::unique_name;
+use mongodb::{
+    Client,
+    bson::{Document, doc},
+    options::{ClientOptions, ServerAddress},
+};
+use std::{
+    env, fs,
+    hash::{BuildHasher, Hasher, RandomState},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+const SET: &str = "own";
+/// How long anything that a server does may take, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A member that has not answered by then is asked again: it may be frozen.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The secondaries elect a new primary after this; less, and a busy machine holds elections that nobody asked for.
+const ELECTION_MS: i32 = 1500;
+/// Below the ports that systems give to outgoing connections: else one of those could take a port while its server is stopped.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A replica set of a test's own.
+#[derive(Debug)]
+pub struct ReplicaSet {
+    /// How to connect to all of its members.
+    pub url: String,
+    /// Its servers, running at first.
+    pub members: Vec<Mongod>,
+}
+
+impl ReplicaSet {
+    /// A set of this many members (an odd number), with a primary.
+    pub async fn new(members: usize) -> ReplicaSet {
+        let mut starting: JoinSet<Mongod> = (0..members).map(|_| Mongod::new()).collect();
+        let mut members = Vec::new();
+        while let Some(member) = starting.join_next().await {
+            members.push(member.expect("a mongod starts"));
+        }
+        let addresses: Vec<String> = members.iter().map(Mongod::address).collect();
+        let url = format!("mongodb://{}/?replicaSet={SET}", addresses.join(","));
+        let set = ReplicaSet { url, members };
+        set.initiate(&addresses).await;
+        set
+    }
+
+    async fn initiate(&self, addresses: &[String]) {
+        let members: Vec<Document> =
+            (0_i32..).zip(addresses).map(|(id, host)| doc! { "_id": id, "host": host }).collect();
+        let settings = doc! { "electionTimeoutMillis": ELECTION_MS, "heartbeatIntervalMillis": 300 };
+        let config = doc! { "_id": SET, "members": members, "settings": settings };
+        let first = self.members.first().expect("a set has members");
+        let initiated = first.ask(doc! { "replSetInitiate": config }, PATIENCE).await;
+        initiated.expect("a new set can be initiated");
+        for member in &self.members {
+            member
+                .until("a working member", |hello| is(hello, "isWritablePrimary") || is(hello, "secondary"))
+                .await;
+        }
+        self.primary().await;
+    }
+
+    /// The index of the member that takes writes; waits until there is one.
+    pub async fn primary(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for (index, member) in self.members.iter().enumerate() {
+                if member.hello().await.is_some_and(|hello| is(&hello, "isWritablePrimary")) {
+                    return index;
+                }
+            }
+            assert!(Instant::now() < deadline, "the replica set has no primary");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// One server. What is asked of it directly is answered from its own data, whatever the others of its set think.
+#[derive(Debug)]
+pub struct Mongod {
+    port: u16,
+    client: Client,
+    process: Option<Child>,
+    folder: PathBuf,
+}
+
+impl Mongod {
+    async fn new() -> Mongod {
+        // Somebody else may have taken the port between the look and the start.
+        for _ in 0..5 {
+            let mut member = Mongod::prepare(free_port()).await;
+            member.process = Some(member.spawn());
+            if member.serves().await {
+                return member;
+            }
+        }
+        panic!("no mongod starts here; run the tests by `deploy/dev test`");
+    }
+
+    async fn prepare(port: u16) -> Mongod {
+        let host = ServerAddress::Tcp { host: "127.0.0.1".into(), port: Some(port) };
+        let options = ClientOptions::builder()
+            .hosts(vec![host])
+            .direct_connection(true)
+            .server_selection_timeout(ANSWER)
+            .build();
+        let client = Client::with_options(options).expect("an address is all that a client needs");
+        let folder = env::temp_dir().join(format!("{}_mongod", unique_name()));
+        fs::create_dir_all(folder.join("data")).expect("a temporary folder");
+        Mongod { port, client, process: None, folder }
+    }
+
+    fn spawn(&self) -> Child {
+        let program =
+            env::var_os("MONGOD").filter(|path| !path.is_empty()).unwrap_or_else(|| "mongod".into());
+        let log = fs::File::create(self.folder.join("log")).expect("a log can be written");
+        // Small, since several run at once. Test commands: replication can be held back. The shutdown waits for nobody.
+        let port = self.port.to_string();
+        let spawned = Command::new(&program)
+            .args(["--port", &port, "--bind_ip", "127.0.0.1", "--nounixsocket", "--replSet", SET, "--quiet"])
+            .args(["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "32"])
+            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+            .args(["--setParameter", "enableTestCommands=1"])
+            .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"])
+            .arg("--dbpath")
+            .arg(self.folder.join("data"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .stdout(log)
+            .spawn();
+        spawned.unwrap_or_else(|error| {
+            panic!(
+                "{}: {error}: run the tests by `deploy/dev test`, or set MONGOD",
+                Path::new(&program).display()
+            )
+        })
+    }
+
+    /// Waits until it answers; false if it has ended instead.
+    async fn serves(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while self.hello().await.is_none() {
+            if self.has_ended() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "mongod does not answer: {}", self.last_words());
+            sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        log.lines().rev().take(5).collect::<Vec<_>>().join("\n")
+    }
+
+    /// `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A client of this member alone, also while it is a secondary.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What it answers to a command on `admin`.
+    pub async fn admin(&self, command: Document) -> Document {
+        self.ask(command, PATIENCE).await.expect("the server carries out a command")
+    }
+
+    /// None if it does not answer in time, or refuses.
+    async fn ask(&self, command: Document, limit: Duration) -> Option<Document> {
+        timeout(limit, self.client.database("admin").run_command(command).into_future()).await.ok()?.ok()
+    }
+
+    async fn hello(&self) -> Option<Document> {
+        self.ask(doc! { "hello": 1 }, ANSWER).await
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Document) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.hello().await.is_some_and(|hello| condition(&hello)) {
+            assert!(Instant::now() < deadline, "mongod is not {what}: {}", self.last_words());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn stop(&mut self) {
+        self.signal("TERM");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_ended() {
+            assert!(Instant::now() < deadline, "mongod does not end: {}", self.last_words());
+            sleep(Duration::from_millis(10)).await;
+        }
+        self.process = None;
+    }
+
+    /// Starts it again, on the same port and data, and waits until it works as a member.
+    pub async fn start(&mut self) {
+        self.process = Some(self.spawn());
+        assert!(self.serves().await, "mongod has ended: {}", self.last_words());
+        self.until("a working member", |hello| is(hello, "isWritablePrimary") || is(hello, "secondary"))
+            .await;
+    }
+
+    /// Ends it at once, as a power cut does.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill(); // it may have ended by itself
+            let _ = process.wait();
+        }
+    }
+
+    /// It keeps its connections and does nothing until [`Mongod::thaw`].
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// It goes on where it was.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Whether it had writes that the others of its set did not, and has taken them back.
+    #[must_use]
+    pub fn has_rolled_back(&self) -> bool {
+        self.folder.join("data").join("rollback").exists()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.process.as_ref().expect("the server runs").id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} cannot be sent");
+    }
+}
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.folder); // what is left behind harms no other test
+    }
+}
+
+fn is(hello: &Document, what: &str) -> bool {
+    hello.get_bool(what).unwrap_or(false)
+}
+
+fn free_port() -> u16 {
+    let random = RandomState::new().build_hasher().finish();
+    let from = usize::try_from(random % 12_000).unwrap_or(0);
+    let mut ports = PORTS.cycle().skip(from).take(PORTS.len());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
