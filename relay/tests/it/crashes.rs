@@ -86,7 +86,10 @@ async fn rows(world: &World, statement: &str) -> Vec<String> {
 /// Two clients, and of the first one: two mails about one entry, one about another, one that a person has to see.
 async fn world() -> World {
     let world = World::new().await;
-    let clients = [(1, "2024_118", vec![seeblick("a"), turmhaus("b")]), (2, "2025_7", vec![turmhaus("c")])];
+    let clients = [
+        (1, "2024_118", vec![seeblick("a"), turmhaus("b")]),
+        (2, "2025_7", vec![seeblick("c"), turmhaus("d")]),
+    ];
     for (id, number, entries) in clients {
         let document = doc! { "_id": ObjectId::from_bytes([id; 12]), "aktenzeichen": number, "final_creditor_list": entries };
         world.mongo.clients.insert_one(document).await.unwrap();
@@ -101,7 +104,9 @@ async fn world() -> World {
 /// Mails that come after the crash, or while the killed relay's rival is at work.
 async fn commit_later(world: &World) {
     world.commit(Update { aktenzeichen: "2025/7", ..Update::of("77.70", "2026-01-03T00:00:00Z") }).await;
-    world.commit(Update { aktenzeichen: "2025/7", ..Update::of("88.80", "2026-01-04T00:00:00Z") }).await;
+    let seeblick =
+        Update { creditor_email: "post@seeblick.example", ..Update::of("88.80", "2026-01-04T00:00:00Z") };
+    world.commit(Update { aktenzeichen: "2025/7", ..seeblick }).await;
 }
 
 async fn undisturbed() -> Traces {

@@ -227,7 +227,7 @@ async fn messages_outlast_a_wrong_password_until_it_is_put_right() {
     let mut fleets = [one, two];
     fleet::commit(&mut fleets).await;
     for fleet in &fleets {
-        fleet.says("MongoDB unreachable since 20%: login refused").await;
+        fleet.says("MongoDB unreachable since 20%: Authentication failed").await;
     }
     set.members[0].admin(doc! { "createUser": "relay", "pwd": "secret", "roles": ["root"] }).await;
     fleet::all_applied(&mut fleets).await;

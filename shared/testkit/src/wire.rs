@@ -172,9 +172,10 @@ async fn carry(
     let (far_in, far_out) = far.into_split();
     let asked = AtomicBool::new(false);
     tokio::select! {
+        biased; // what is held when the wire is cut never arrives
+        _ = state.wait_for(|whole| !whole) => {}
         _ = pump(near_in, far_out, Way::ToServer, &hold, &asked) => {}
         _ = pump(far_in, near_out, Way::FromServer, &hold, &asked) => {}
-        _ = state.wait_for(|whole| !whole) => {}
     }
 }
 
