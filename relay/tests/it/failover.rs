@@ -19,9 +19,8 @@ async fn replicate(member: &Mongod, mode: &str) {
     member.admin(doc! { "configureFailPoint": "stopReplProducer", "mode": mode }).await;
 }
 
-/// The reason for the write concern: an acknowledgement by the primary alone would have ended the messages.
-#[tokio::test]
-async fn an_update_that_died_with_its_primary_is_written_again() {
+/// The primary carries an update that nobody copies, and dies; the others elect one of them, which has never seen it.
+async fn with_a_primary_that_dies_alone(is_given_back_before: bool) {
     let mut set = ReplicaSet::new(3).await;
     let mut fleets = Fleet::one_and_two(&set.url).await;
     for member in &set.members {
@@ -31,6 +30,9 @@ async fn an_update_that_died_with_its_primary_is_written_again() {
     let primary = set.primary().await;
     for fleet in &fleets {
         until(|| holds(&set.members[primary], fleet)).await;
+        if is_given_back_before {
+            fleet.says("MongoDB unreachable since 20").await;
+        }
     }
     // To the disk, else the update would not outlive the process and nobody would have to take it back.
     set.members[primary].admin(doc! { "fsync": 1 }).await;
@@ -48,6 +50,18 @@ async fn an_update_that_died_with_its_primary_is_written_again() {
         }
     }
     fleet::all_applied(&mut fleets).await;
+}
+
+/// The reason for the write concern: an acknowledgement by the primary alone would have ended the messages.
+#[tokio::test]
+async fn an_update_that_died_with_its_primary_is_written_again() {
+    with_a_primary_that_dies_alone(false).await;
+}
+
+/// The reason for the read concern: a relay that saw its own update on the primary would have ended the messages.
+#[tokio::test]
+async fn an_update_that_only_the_primary_had_for_long_is_not_taken_for_done() {
+    with_a_primary_that_dies_alone(true).await;
 }
 
 #[tokio::test]
