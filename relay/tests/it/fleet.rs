@@ -58,13 +58,18 @@ impl Fleet {
         1000.25 + self.rounds as f64
     }
 
-    /// Waits until a message that was given back says why.
+    /// Waits until a message that was given back says why. As long as that reason holds, none can end.
     pub(crate) async fn says(&self, error: &str) {
         let statement = format!(
-            "select exists (select from incoming_emails join outbox_messages on aggregate_id = incoming_emails.id::text
-            where sync_error like '{error}%' and outbox_messages.processed_at is null and retry_count = 0)"
+            "select bool_or(processed_at is null and dead_at is null), exists (select from incoming_emails where sync_error like '{error}%')
+            from outbox_messages"
         );
-        until(|| async { self.world.row(&statement).await.get(0) }).await;
+        until(|| async {
+            let row = self.world.row(&statement).await;
+            assert!(row.get::<_, bool>(0), "all messages have ended, and that cannot be");
+            row.get(1)
+        })
+        .await;
     }
 
     /// Waits until every message has ended: well, decided once, without a counted attempt, and all relays still at work.

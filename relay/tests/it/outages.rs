@@ -189,11 +189,12 @@ async fn messages_outlast_a_primary_that_is_none_for_a_while() {
     let set = ReplicaSet::new(1).await;
     let mut fleets = Fleet::one_and_two(&set.url).await;
     fleet::commit(&mut fleets).await;
-    set.members[0].admin(doc! { "replSetStepDown": 3, "force": true }).await;
+    set.members[0].admin(doc! { "replSetStepDown": 600, "force": true }).await;
     fleet::commit(&mut fleets).await;
     for fleet in &fleets {
         fleet.says("MongoDB unreachable since 20").await;
     }
+    set.members[0].admin(doc! { "replSetFreeze": 0 }).await; // it may be elected again
     fleet::all_applied(&mut fleets).await;
 }
 

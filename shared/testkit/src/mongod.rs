@@ -131,6 +131,8 @@ impl Mongod {
         let spawned = Command::new(&program)
             .args(["--port", &port, "--bind_ip", "127.0.0.1", "--nounixsocket", "--replSet", SET, "--quiet"])
             .args(["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "32"])
+            // Else the journal takes 300 MB before anything is written.
+            .args(["--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=10MB)"])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             .args(["--setParameter", "enableTestCommands=1"])
             .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"])
