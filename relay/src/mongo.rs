@@ -31,8 +31,10 @@ use std::{
 const SERVER_SELECTION: Duration = Duration::from_secs(2);
 /// A reply later than this is an unknown outcome; the server stops working on the command a little earlier.
 const CALL: Duration = Duration::from_secs(4);
-/// `maxTimeMS` and `wtimeout` of a command.
+/// `maxTimeMS` of a command.
 const SERVER_TIME_MS: i32 = 3500;
+/// `wtimeout`, a little earlier: what is missing is then the majority and not just the time.
+const MAJORITY_TIME_MS: i32 = 3000;
 /// Most documents of one find. A batch that means more is halved, since what a cut-off document holds is not known.
 const FIND_LIMIT: usize = 5000;
 /// Names of one find: each is a branch of its `$or`, and a look into the index.
@@ -213,7 +215,7 @@ impl Clients {
             "update": self.collection.name(),
             "ordered": false,
             "maxTimeMS": SERVER_TIME_MS,
-            "writeConcern": { "w": "majority", "j": true, "wtimeout": SERVER_TIME_MS },
+            "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_TIME_MS },
             "updates": statements,
         };
         let reply = self.bounded(self.database.run_command(command).into_future()).await?;

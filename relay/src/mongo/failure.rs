@@ -19,6 +19,10 @@ pub(super) fn classify(error: &Error) -> Failure {
     } else if matches!(kind, ErrorKind::InvalidTlsConfig { .. } | ErrorKind::IncompatibleServer { .. }) {
         (FailureClass::SinkMisconfigured, "cannot talk to this server")
     } else if matches!(kind, ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. }) {
+        // The driver tells a refused login as such only once, then as a server that cannot be selected.
+        if text_of(error).contains("Authentication failed") {
+            return Failure::new(FailureClass::SinkMisconfigured, "login refused");
+        }
         (FailureClass::SinkDown, "no primary found")
     } else if matches!(kind, ErrorKind::ConnectionPoolCleared { .. }) {
         (FailureClass::SinkDown, "connection lost")

@@ -74,9 +74,10 @@ async fn carry(
         if open.is_empty() {
             return Ok(());
         }
+        // What was seen before says more than that the time is over.
         let late = |_| {
             let failure = Failure::new(FailureClass::UnknownOutcome, "the time for this attempt is over");
-            Err(context.clients.unreachable(failure))
+            Err(last.clone().err().unwrap_or_else(|| context.clients.unreachable(failure)))
         };
         match timeout_at(deadline, round(context, open)).await.unwrap_or_else(late) {
             Ok(ended) => {
