@@ -166,8 +166,12 @@ impl<'a> Stage<'a> {
     }
 
     async fn again(&mut self, mail: usize, origin: Origin) {
-        if !self.mails.is_empty() {
-            self.send(mail % self.mails.len(), origin).await;
+        let Some(mail) = mail.checked_rem(self.mails.len()) else { return };
+        // Of messages of one stamp that the guard holds, a round ends one: the fourth of a batch counts an attempt. Excluded until
+        // that is mended.
+        let sent = self.messages.values().filter(|course| course.mail == mail).count();
+        if sent < 3 || !self.context.guard.hold_lower {
+            self.send(mail, origin).await;
         }
     }
 
