@@ -169,17 +169,17 @@ async fn next(tap: &mut Tap) -> anyhow::Result<(u32, Instant)> {
 /// What the tap itself adds: a ping through it, beside one that goes directly.
 async fn tap_delay(world: &World, tap: &Tap) -> anyhow::Result<()> {
     let base = world.mongo.url.split('?').next().unwrap_or_default().trim_end_matches('/');
-    let mut delays = Vec::new();
-    for url in [format!("{base}/?directConnection=true"), tap.url.clone()] {
-        let admin = mongodb::Client::with_uri_str(&url).await?.database("admin");
-        let mut times = Vec::new();
-        for _ in 0..300 {
+    let direct = mongodb::Client::with_uri_str(format!("{base}/?directConnection=true")).await?;
+    let tapped = mongodb::Client::with_uri_str(&tap.url).await?;
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..300 {
+        for (client, times) in [&direct, &tapped].into_iter().zip(&mut times) {
             let sent = Instant::now();
-            admin.run_command(doc! { "ping": 1 }).await?;
+            client.database("admin").run_command(doc! { "ping": 1 }).await?;
             times.push(milliseconds(sent, Instant::now()));
         }
-        delays.push(rounded(percentile(&times, 0.5)));
     }
+    let delays = times.map(|times| rounded(percentile(&times, 0.5)));
     print(&json!({ "bench": "latency", "variant": "ping, directly and through the tap", "ms": delays }))
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<()> {
     print(&json!({
         "bench": "xmin", "held_to_clean": {
             "rate": ratio(held.rate, clean.rate), "drain_rate": ratio(held.drain_rate, clean.drain_rate),
-            "oldest_waiting_p50": ratio(held.age, clean.age),
+            "oldest_waiting_p95": ratio(held.age, clean.age),
         },
     }))
 }
@@ -86,8 +86,8 @@ async fn phase(plan: Plan, held: bool) -> anyhow::Result<Phase> {
     let usage = relay.stop().await?;
     #[expect(clippy::cast_precision_loss, reason = "millions at most")]
     let rate = done as f64 / seconds;
-    let age = percentile(&ages, 0.5);
-    let oldest = json!({ "p50": rounded(age), "p95": rounded(percentile(&ages, 0.95)), "max": rounded(percentile(&ages, 1.0)) });
+    let age = percentile(&ages, 0.95);
+    let oldest = json!({ "p50": rounded(percentile(&ages, 0.5)), "p95": rounded(age), "max": rounded(percentile(&ages, 1.0)) });
     let rest = joined([
         world.result(meter, Kept::InMongoAndLedger).await?,
         usage.json(),
