@@ -10,14 +10,14 @@ use crate::{
     client::Identity,
     outcome::{Failure, FailureClass},
 };
-use document::{AS_READ, LIST, number, read_client, statement};
+use document::{AS_READ, LIST, read_client, statement};
 pub use document::{EntryUpdate, Found};
 use failure::{class_of_code, classify, code_of, server_text, text_of};
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Collection, Database,
-    bson::{Bson, Document, doc},
+    bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc},
     error::Error,
     options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
 };
@@ -43,7 +43,7 @@ const NAMES_PER_FIND: usize = 100;
 #[derive(Debug, Clone)]
 pub struct Clients {
     database: Database,
-    collection: Collection<Document>,
+    collection: Collection<RawDocumentBuf>,
     /// Since when no call has succeeded; None after one that has.
     away_since: Arc<Mutex<Option<Timestamp>>>,
 }
@@ -152,7 +152,7 @@ impl Clients {
     async fn find(&self, filter: Document, collation: Option<Collation>) -> Result<Vec<Found>, Failure> {
         let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
         let identity = Identity::default().fields().map(|(name, _)| name);
-        for field in identity.into_iter().chain(AS_READ).chain(["_relay"]) {
+        for field in identity.into_iter().chain(AS_READ) {
             fields.insert(format!("{LIST}.{field}"), 1);
         }
         // The projection leaves out elements that are no documents, which would shift the positions.
@@ -171,12 +171,12 @@ impl Clients {
         if let Some(collation) = collation {
             find = find.collation(collation);
         }
-        let documents: Vec<Document> = self.bounded(async { find.await?.try_collect().await }).await?;
+        let documents: Vec<RawDocumentBuf> = self.bounded(async { find.await?.try_collect().await }).await?;
         if documents.len() == FIND_LIMIT {
             let text = format!("more than {FIND_LIMIT} clients have the number or name");
             return Err(Failure::new(FailureClass::Permanent, text));
         }
-        Ok(documents.into_iter().filter_map(read_client).collect())
+        Ok(documents.iter().filter_map(|document| read_client(document)).collect())
     }
 
     /// A call with a time limit of our own: the driver has no socket timeout.
@@ -210,15 +210,20 @@ impl Clients {
     /// # Errors
     /// [`Failure`] where it concerns the whole batch; [`FailureClass::UnknownOutcome`] when it may have taken effect.
     pub async fn update(&self, updates: &[EntryUpdate<'_>]) -> Result<Written, Failure> {
-        let statements: Vec<Document> = updates.iter().map(statement).collect();
-        let command = doc! {
+        let mut statements = RawArrayBuf::new();
+        for update in updates {
+            let unusable =
+                || Failure::new(FailureClass::Permanent, "the entry holds a value that no filter can repeat");
+            statements.push(statement(update).ok_or_else(unusable)?);
+        }
+        let command = rawdoc! {
             "update": self.collection.name(),
             "ordered": false,
             "maxTimeMS": SERVER_TIME_MS,
             "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_TIME_MS },
             "updates": statements,
         };
-        let reply = self.bounded(self.database.run_command(command).into_future()).await?;
+        let reply = self.bounded(self.database.run_raw_command(command).into_future()).await?;
         if let Ok(error) = reply.get_document("writeConcernError") {
             let failure = Failure::new(FailureClass::UnknownOutcome, server_text(error));
             return Err(self.unreachable(failure));
@@ -237,7 +242,7 @@ impl Clients {
                 refused.insert(index, self.unreachable(failure));
             }
         }
-        let changed = number(reply.get("nModified")).unwrap_or(0);
+        let changed = reply.get_i32("nModified").unwrap_or(0);
         let all_changed = usize::try_from(changed) == Ok(updates.len() - refused.len().min(updates.len()));
         Ok(Written { all_changed, refused })
     }

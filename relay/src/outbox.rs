@@ -47,7 +47,7 @@ with due as materialized (
         claim_count = o.claim_count + 1, unfinished_claims = o.unfinished_claims + 1
     from found where o.id = found.id
         and coalesce(o.id = (select min(id) from found where unfinished_claims >= $7), true)
-    returning o.id, o.claim_count, o.aggregate_id, o.payload, o.retry_count, o.max_retries,
+    returning o.id, o.claim_count, o.aggregate_id, o.payload::text, o.retry_count, o.max_retries,
         extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot
 )
 select claimed.*, highest.id from (select coalesce(max(id), 0) as id from outbox_messages) highest left join claimed on true";
@@ -100,8 +100,8 @@ pub struct Claim {
     pub id: MessageId,
     /// The mail it is about.
     pub email_id: EmailId,
-    /// Its payload, not yet decoded.
-    pub payload: serde_json::Value,
+    /// Its payload as JSON, not yet decoded.
+    pub payload: String,
     /// What its earlier attempts came to.
     pub past: Past,
     claim_count: i64,
@@ -168,8 +168,11 @@ impl Claim {
     #[must_use]
     pub fn undecodable(self, error: &serde_json::Error) -> Finished {
         // The error names the place, but may repeat a value: keep its kind and place only.
-        let text =
-            format!("the payload cannot be read: {:?} error at column {}", error.classify(), error.column());
+        let text = format!(
+            "the payload cannot be read: {:?} error at character {} of its text",
+            error.classify(),
+            error.column()
+        );
         self.failed(Failure::new(FailureClass::Permanent, text), 0)
     }
 

@@ -7,38 +7,64 @@
 mod plan;
 
 use crate::{
+    client::Entry,
     context::Context,
     ledger::{self, Decision, LedgerRow},
-    matching,
     mongo::{EntryUpdate, Found},
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
 };
+use futures_util::future::join_all;
 use plan::{Documents, Marks, Open, Step, Target, Verdict, locate, plan, settle};
-use serde::Deserialize;
 use shared::message::{CreditorDebtUpdate, MessageId, Origin};
 use std::collections::{HashMap, HashSet};
 use tokio::time::{Instant, timeout_at};
 
-/// Rounds of one attempt: the first, one after a lost race or an unknown outcome, one more for an entry that moved again.
+/// Rounds without any message ending: the first, one after a lost race or an unknown outcome, one more for an entry that moved again.
 const ROUNDS: usize = 3;
+/// A batch is carried in this many parts at once, so that the relay and MongoDB work at the same time. Messages of one client are
+/// in one part.
+const PARTS: u64 = 2;
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
-    let mut open = Vec::new();
+    let mut parts: Vec<Vec<Open>> = (0..PARTS).map(|_| Vec::new()).collect();
     for claim in claims {
-        match CreditorDebtUpdate::deserialize(&claim.payload) {
+        match serde_json::from_str::<CreditorDebtUpdate>(&claim.payload) {
             Ok(update) => {
-                let keys = matching::client_keys(&update);
-                open.push(Open { claim, update, keys, sent: false });
+                let open = Open::new(claim, update);
+                let at = usize::try_from(open.client_hash() % PARTS).unwrap_or(0);
+                if let Some(part) = parts.get_mut(at) {
+                    part.push(open);
+                }
             }
             Err(error) => finished.push(claim.undecodable(&error)),
         }
     }
-    // What the server or the driver holds against a whole batch may be one message's fault: halve until that one is alone.
-    let undecodable = finished.len();
+    let carried = join_all(parts.into_iter().map(|part| carry_or_halve(context, part, deadline))).await;
+    // An error that we do not know, and nothing at all got through: nothing says that the messages are to blame.
+    let none_through = carried.iter().all(|(ended, _)| ended.is_empty());
+    for (ended, failed) in carried {
+        finished.extend(ended);
+        for (message, mut failure) in failed {
+            if none_through && failure.class == FailureClass::Transient {
+                failure = context.clients.unreachable(Failure::new(FailureClass::SinkDown, failure.text));
+            }
+            finished.push(message.claim.failed(failure, message.update.stamp.number()));
+        }
+    }
+    finished
+}
+
+/// What the server or the driver holds against many messages may be one message's fault: halves until that one is alone. Returns
+/// what ended and what failed.
+async fn carry_or_halve(
+    context: &Context,
+    open: Vec<Open>,
+    deadline: Instant,
+) -> (Vec<Finished>, Vec<(Open, Failure)>) {
+    let (mut finished, mut failed) = (Vec::new(), Vec::new());
     let mut parts = vec![open];
-    let mut failed = Vec::new();
     while let Some(mut part) = parts.pop() {
         let Err(failure) = carry(context, &mut part, &mut finished, deadline).await else { continue };
         if part.len() > 1 && !failure.class.is_the_sinks() {
@@ -48,15 +74,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             failed.extend(part.into_iter().map(|message| (message, failure.clone())));
         }
     }
-    // An error that we do not know, and nothing at all got through: nothing says that the messages are to blame.
-    let none_through = finished.len() == undecodable;
-    for (message, mut failure) in failed {
-        if none_through && failure.class == FailureClass::Transient {
-            failure = context.clients.unreachable(Failure::new(FailureClass::SinkDown, failure.text));
-        }
-        finished.push(message.claim.failed(failure, message.update.stamp.number()));
-    }
-    finished
+    (finished, failed)
 }
 
 /// Round after round until nothing is open.
@@ -70,10 +88,12 @@ async fn carry(
     deadline: Instant,
 ) -> Result<(), Failure> {
     let mut last = Ok(());
-    for _ in 0..ROUNDS {
+    let mut fruitless = 0;
+    while fruitless < ROUNDS {
         if open.is_empty() {
             return Ok(());
         }
+        fruitless += 1;
         // What was seen before says more than that the time is over.
         let late = |_| {
             let failure = Failure::new(FailureClass::UnknownOutcome, "the time for this attempt is over");
@@ -82,6 +102,9 @@ async fn carry(
         match timeout_at(deadline, round(context, open)).await.unwrap_or_else(late) {
             Ok(ended) => {
                 last = Ok(());
+                if !ended.is_empty() {
+                    fruitless = 0;
+                }
                 let mut ended: HashMap<MessageId, Result<Verdict, Failure>> = ended.into_iter().collect();
                 for message in std::mem::take(open) {
                     match ended.remove(&message.claim.id) {
@@ -102,10 +125,17 @@ async fn carry(
         }
     }
     last?;
-    for message in std::mem::take(open) {
-        let text = "the entry kept changing while it was being written";
-        let failure = Failure::new(FailureClass::Transient, text);
-        finished.push(message.claim.failed(failure, message.update.stamp.number()));
+    for mut message in std::mem::take(open) {
+        finished.push(match message.refused.take() {
+            // Others have changed the entry each time: nothing that the message is to blame for.
+            _ if message.raced => message.claim.give_back(),
+            Some(failure) => message.claim.failed(failure, message.update.stamp.number()),
+            None => {
+                let text = "the entry does not take the update, although nobody changes it";
+                let failure = Failure::new(FailureClass::Transient, text);
+                message.claim.failed(failure, message.update.stamp.number())
+            }
+        });
     }
     Ok(())
 }
@@ -119,6 +149,8 @@ async fn round(
     let documents = Documents::new(&found);
     let targets: Vec<Result<Target<'_>, Box<Step>>> =
         open.iter().map(|message| locate(&documents, message)).collect();
+    let seen: Vec<Option<Entry>> =
+        targets.iter().map(|target| target.as_ref().ok().map(|target| target.entry.clone())).collect();
     let marks = ledger_marks(context, &targets).await?;
     let mut steps = plan(context.guard, open, targets, &marks);
 
@@ -135,11 +167,15 @@ async fn round(
         }
     }
     let sent: HashSet<MessageId> = writes.iter().map(|(id, _)| *id).collect();
-    let outcome = write(context, &writes).await;
+    let mut refused = HashMap::new();
+    let outcome = write(context, &writes, &mut refused).await;
     drop(writes);
     let result = outcome.map(|results| settle(&mut steps, open, results));
-    for message in open.iter_mut().filter(|message| sent.contains(&message.claim.id)) {
-        message.sent = true;
+    for (message, seen) in open.iter_mut().zip(seen) {
+        message.sent |= sent.contains(&message.claim.id);
+        message.raced = message.seen.as_ref().is_some_and(|before| Some(before) != seen.as_ref());
+        message.refused = refused.remove(&message.claim.id);
+        message.seen = seen;
     }
     result
 }
@@ -183,10 +219,11 @@ async fn ledger_marks(
 }
 
 /// Sends one command; where the server refuses it as a whole, halves it until the culprit is alone. The result names each message
-/// that is settled: written, or refused for good reason of its own.
+/// that is settled: written, or refused for good reason of its own; `refused` gets those that may still pass.
 async fn write(
     context: &Context,
     writes: &[(MessageId, EntryUpdate<'_>)],
+    refused: &mut HashMap<MessageId, Failure>,
 ) -> Result<HashMap<MessageId, Result<(), Failure>>, Failure> {
     let mut results = HashMap::new();
     let mut parts = vec![writes];
@@ -200,7 +237,9 @@ async fn write(
                 for (index, (id, _)) in part.iter().enumerate() {
                     match written.refused.get(&index) {
                         // Moved or raced: the next round looks again. The last round's failure is counted.
-                        Some(failure) if failure.class == FailureClass::Transient => {}
+                        Some(failure) if failure.class == FailureClass::Transient => {
+                            refused.insert(*id, failure.clone());
+                        }
                         Some(failure) => drop(results.insert(*id, Err(failure.clone()))),
                         None if written.all_changed => drop(results.insert(*id, Ok(()))),
                         None => {}

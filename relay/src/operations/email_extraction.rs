@@ -8,7 +8,6 @@ use crate::{
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
 };
-use serde::Deserialize;
 use serde_json::json;
 use shared::{
     idempotency_key::generate_idempotency_key,
@@ -21,7 +20,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     let mut finished = Vec::new();
     let mut readable = Vec::new();
     for claim in claims {
-        match EmailExtraction::deserialize(&claim.payload) {
+        match serde_json::from_str::<EmailExtraction>(&claim.payload) {
             Ok(payload) => readable.push((claim, payload.email_id)),
             Err(error) => finished.push(claim.undecodable(&error)),
         }

@@ -14,7 +14,10 @@ use shared::{
     message::{CreditorDebtUpdate, MessageId, Origin},
     money::Amount,
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 /// The ledger's marks by client id and entry key.
 pub(super) type Marks = HashMap<(String, String), LedgerMark>;
@@ -26,6 +29,29 @@ pub(super) struct Open {
     pub(super) keys: ClientKeys,
     /// Sent in an earlier round: its stamp in the entry is this attempt's doing.
     pub(super) sent: bool,
+    /// Its entry as the last round read it.
+    pub(super) seen: Option<Entry>,
+    /// Whether that was another one than the round before read.
+    pub(super) raced: bool,
+    /// Why the server refused it in the last round.
+    pub(super) refused: Option<Failure>,
+}
+
+impl Open {
+    pub(super) fn new(claim: Claim, update: CreditorDebtUpdate) -> Open {
+        let keys = matching::client_keys(&update);
+        Open { claim, update, keys, sent: false, seen: None, raced: false, refused: None }
+    }
+
+    /// Equal for messages that name their client alike.
+    pub(super) fn client_hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self.keys.aktenzeichen.first() {
+            Some(number) => number.hash(&mut hasher),
+            None => self.keys.names.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
 }
 
 /// Where a message belongs and what its entry holds.
@@ -199,7 +225,7 @@ fn guard_in_order(
             continue;
         };
         let update = &message.update;
-        if last_stamp.replace(update.stamp) == Some(update.stamp) {
+        if last_stamp == Some(update.stamp) {
             continue; // the next round compares it with what the other has written
         }
         let stored = effective.unwrap_or(target.entry.stored);
@@ -207,6 +233,7 @@ fn guard_in_order(
         let decided = update.decided_by.is_some() || update.origin == Origin::Repair;
         match guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided) {
             Ok(amount) => {
+                last_stamp = Some(update.stamp);
                 effective = Some(StoredAmount::Known(amount));
                 passed.push((index, message.claim.id, amount));
             }
