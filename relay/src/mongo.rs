@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Collection, Database,
-    bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc},
+    bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, doc, rawdoc},
     error::Error,
     options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
 };
@@ -148,18 +148,39 @@ impl Clients {
         Ok(found)
     }
 
-    /// Reads lead to the end of a message, so they are primary and majority.
+    /// The clients of a filter; those with an entry that only its position tells are read once more, with the list's length.
     async fn find(&self, filter: Document, collation: Option<Collation>) -> Result<Vec<Found>, Failure> {
+        let found = self.read(filter, collation, false).await?;
+        let (by_position, mut found): (Vec<Found>, Vec<Found>) =
+            found.into_iter().partition(Found::needs_positions);
+        if !by_position.is_empty() {
+            let ids: RawArrayBuf = by_position.iter().map(Found::id).collect();
+            let ids = Bson::try_from(RawBson::Array(ids)).map_err(|_| unreadable())?;
+            found.extend(self.read(doc! { "_id": { "$in": ids } }, None, true).await?);
+        }
+        Ok(found)
+    }
+
+    /// Reads lead to the end of a message, so they are primary and majority.
+    async fn read(
+        &self,
+        filter: Document,
+        collation: Option<Collation>,
+        with_length: bool,
+    ) -> Result<Vec<Found>, Failure> {
         let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
         let identity = Identity::default().fields().map(|(name, _)| name);
         for field in identity.into_iter().chain(AS_READ) {
             fields.insert(format!("{LIST}.{field}"), 1);
         }
-        // The projection leaves out elements that are no documents, which would shift the positions.
-        fields.insert(
-            "list_length",
-            doc! { "$cond": [{ "$isArray": format!("${LIST}") }, { "$size": format!("${LIST}") }, -1] },
-        );
+        if with_length {
+            // The projection leaves out elements that are no documents, which would shift the positions. Not asked for every
+            // document: a computed field makes the server build each result by its slow way.
+            fields.insert(
+                "list_length",
+                doc! { "$cond": [{ "$isArray": format!("${LIST}") }, { "$size": format!("${LIST}") }, -1] },
+            );
+        }
         let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
         let mut find = self
             .collection
@@ -246,6 +267,10 @@ impl Clients {
         let all_changed = usize::try_from(changed) == Ok(updates.len() - refused.len().min(updates.len()));
         Ok(Written { all_changed, refused })
     }
+}
+
+fn unreadable() -> Failure {
+    Failure::new(FailureClass::Permanent, "a client document has an _id that cannot be read")
 }
 
 fn is_german(collation: &Collation) -> bool {

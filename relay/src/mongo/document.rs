@@ -31,6 +31,18 @@ pub struct Found {
     as_read: Vec<(usize, [Option<RawBson>; AS_READ.len()])>,
 }
 
+impl Found {
+    /// Its `_id`.
+    pub(super) fn id(&self) -> RawBson {
+        self.id.clone()
+    }
+
+    /// Whether an entry can only be addressed by its position.
+    pub(super) fn needs_positions(&self) -> bool {
+        self.client.entries.iter().any(|entry| entry.id.is_none())
+    }
+}
+
 /// One statement of a batch: this update into that entry as it was read.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryUpdate<'a> {
