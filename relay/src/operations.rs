@@ -36,11 +36,10 @@ pub const fn limits(operation: Operation) -> Limits {
             apply: Duration::from_secs(40),
             finish: Duration::from_secs(4),
         },
-        // 500 statements keep the update command near 500 KiB, far from the 16 MiB of a command.
         Operation::CreditorDebtUpdate => {
-            // Two calls of 4 s: the first, and one look after an unknown outcome.
+            // Two parts of some 500 statements. Two calls of 4 s: the first, and one look after an unknown outcome.
             Limits {
-                batch: 500,
+                batch: 1000,
                 lease: Duration::from_secs(15),
                 apply: Duration::from_secs(8),
                 finish: Duration::from_secs(4),

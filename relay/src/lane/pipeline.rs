@@ -1,7 +1,7 @@
 //! Claim n + 1, apply n and finish n - 1 at the same time, in one task.
 //!
 //! Bounded: a batch is claimed only when the one before has gone into its apply, so at most four are in flight (waiting, applied,
-//! waiting to be finished, finished), 2,000 messages of 4 KiB at most, over three Postgres connections. The first trouble stops the
+//! waiting to be finished, finished), 4,000 messages of 4 KiB at most, over four Postgres connections. The first trouble stops the
 //! claims; what is in flight is finished or given back.
 
 use super::{POSTGRES_PAUSE, Summary, Trouble};

@@ -5,7 +5,10 @@ use unicode_normalization::UnicodeNormalization as _;
 
 /// Equal for what German collation of strength 2 holds equal: case and ß/ss do not matter, umlauts do.
 pub(super) fn fold(text: &str) -> String {
-    let lower = text.nfc().collect::<String>().to_lowercase().replace('ß', "ss");
+    let lower = match text.is_ascii() {
+        true => text.to_ascii_lowercase(), // addresses, mostly
+        false => text.nfc().collect::<String>().to_lowercase().replace('ß', "ss"),
+    };
     lower.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

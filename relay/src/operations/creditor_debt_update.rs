@@ -22,6 +22,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// Rounds without any message ending: the first, one after a lost race or an unknown outcome, one more for an entry that moved again.
 const ROUNDS: usize = 3;
+/// Statements of one update command: some 500 KiB, far from the 16 MiB that a command may have.
+const STATEMENTS: usize = 500;
 /// A batch is carried in this many parts at once, so that the relay and MongoDB work at the same time. Messages of one client are
 /// in one part.
 const PARTS: u64 = 2;
@@ -226,7 +228,7 @@ async fn write(
     refused: &mut HashMap<MessageId, Failure>,
 ) -> Result<HashMap<MessageId, Result<(), Failure>>, Failure> {
     let mut results = HashMap::new();
-    let mut parts = vec![writes];
+    let mut parts: Vec<_> = writes.chunks(STATEMENTS).collect();
     while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
         let updates: Vec<EntryUpdate<'_>> = part.iter().map(|(_, update)| *update).collect();
         match context.clients.update(&updates).await {
