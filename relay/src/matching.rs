@@ -35,6 +35,9 @@ pub fn find_entry<'a>(clients: &[&'a Client], update: &CreditorDebtUpdate) -> Ma
     if clients.is_empty() {
         return Match::ClientMissing;
     }
+    if pairs.is_empty() {
+        return Match::Unclear("the client has no list of creditors");
+    }
     let creditor = Creditor::of(update);
     let (mut confidence, mut best) = (1.0, creditor.by_address(&pairs));
     if best.is_empty() {

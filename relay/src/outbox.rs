@@ -13,6 +13,7 @@ use crate::{
 use deadpool_postgres::Client as Connection;
 use low_water_mark::Found;
 pub use low_water_mark::LowWaterMark;
+use serde::de::DeserializeOwned;
 use shared::{
     message::{EmailId, MessageId, Operation, Revision},
     outbox::{INSERT, ONCE},
@@ -101,7 +102,7 @@ pub struct Claim {
     /// The mail it is about.
     pub email_id: EmailId,
     /// Its payload as JSON, not yet decoded.
-    pub payload: String,
+    payload: String,
     /// What its earlier attempts came to.
     pub past: Past,
     claim_count: i64,
@@ -164,16 +165,24 @@ impl Claim {
         self.finish(transition, stamp)
     }
 
-    /// This binary cannot read the payload, and waiting will not make it readable.
-    #[must_use]
-    pub fn undecodable(self, error: &serde_json::Error) -> Finished {
-        // The error names the place, but may repeat a value: keep its kind and place only.
-        let text = format!(
-            "the payload cannot be read: {:?} error at character {} of its text",
-            error.classify(),
-            error.column()
-        );
-        self.failed(Failure::new(FailureClass::Permanent, text), 0)
+    /// The payload; if this binary cannot read it, and waiting will not make it readable, why. The text never repeats a value.
+    ///
+    /// # Errors
+    /// A permanent [`Failure`].
+    pub fn payload<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_str(&self.payload).map_err(|_| {
+            // Once more, slowly, for the name of the field.
+            let mut deserializer = serde_json::Deserializer::from_str(&self.payload);
+            let text = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+                Err(error) if error.inner().to_string().starts_with("missing field") => {
+                    let text = error.inner().to_string();
+                    text.split(" at line ").next().unwrap_or_default().to_owned()
+                }
+                Err(error) => format!("{} is not as expected", error.path()),
+                Ok(_) => "something follows it".to_owned(),
+            };
+            Failure::new(FailureClass::Permanent, format!("the payload cannot be read: {text}"))
+        })
     }
 
     /// Whether nothing else may be in flight in this process while the message runs.

@@ -14,25 +14,27 @@ pub(super) fn classify(error: &Error) -> Failure {
         let text = format!("MongoDB error {} {}", command.code, command.code_name);
         return Failure::new(class_of_code(command.code), text);
     }
-    let (class, what) = if matches!(kind, ErrorKind::Authentication { .. }) {
-        (FailureClass::SinkMisconfigured, "login refused")
-    } else if matches!(kind, ErrorKind::InvalidTlsConfig { .. } | ErrorKind::IncompatibleServer { .. }) {
-        (FailureClass::SinkMisconfigured, "cannot talk to this server")
-    } else if matches!(kind, ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. }) {
-        // The driver tells a refused login as such only once, then as a server that cannot be selected.
-        if text_of(error).contains("Authentication failed") {
-            return Failure::new(FailureClass::SinkMisconfigured, "login refused");
-        }
-        (FailureClass::SinkDown, "no primary found")
-    } else if matches!(kind, ErrorKind::ConnectionPoolCleared { .. }) {
-        (FailureClass::SinkDown, "connection lost")
-    } else if matches!(kind, ErrorKind::Io(_)) {
-        // A connection that breaks leaves open whether the server had the command.
-        (FailureClass::UnknownOutcome, "network")
-    } else {
-        // Without the driver's words: they may repeat a value.
-        return Failure::new(FailureClass::Permanent, "the driver cannot read a document or send an update");
-    };
+    // The driver tells a refused login as such only once, then as a server that cannot be selected.
+    if matches!(kind, ErrorKind::Authentication { .. }) || text_of(error).contains("Authentication failed") {
+        return Failure::new(FailureClass::SinkMisconfigured, "login refused: Authentication failed");
+    }
+    let (class, what) =
+        if matches!(kind, ErrorKind::InvalidTlsConfig { .. } | ErrorKind::IncompatibleServer { .. }) {
+            (FailureClass::SinkMisconfigured, "cannot talk to this server")
+        } else if matches!(kind, ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. }) {
+            (FailureClass::SinkDown, "no primary found")
+        } else if matches!(kind, ErrorKind::ConnectionPoolCleared { .. }) {
+            (FailureClass::SinkDown, "connection lost")
+        } else if matches!(kind, ErrorKind::Io(_)) {
+            // A connection that breaks leaves open whether the server had the command.
+            (FailureClass::UnknownOutcome, "network")
+        } else {
+            // Without the driver's words: they may repeat a value.
+            return Failure::new(
+                FailureClass::Permanent,
+                "the driver cannot read the client document or send its update",
+            );
+        };
     Failure::new(class, format!("{what}: {}", text_of(error)))
 }
 
@@ -54,9 +56,27 @@ pub(super) fn code_of(error: &Document) -> i32 {
     error.get_i32("code").unwrap_or(0)
 }
 
-/// Code and name only: a server's message may repeat values of the document.
+/// Code and name only: a server's message may repeat values of the document. A write error inside a reply comes without its name.
 pub(super) fn server_text(error: &Document) -> String {
-    format!("MongoDB error {} {}", code_of(error), error.get_str("codeName").unwrap_or_default())
+    let code = code_of(error);
+    let name = error.get_str("codeName").unwrap_or_else(|_| name_of(code));
+    format!("MongoDB error {code} {name}")
+}
+
+/// Of the codes that an update may be refused with.
+fn name_of(code: i32) -> &'static str {
+    match code {
+        2 => "BadValue",
+        9 => "FailedToParse",
+        14 => "TypeMismatch",
+        28 => "PathNotViable",
+        66 => "ImmutableField",
+        112 => "WriteConflict",
+        121 => "DocumentValidationFailure",
+        10_334 | 17_419 => "BSONObjectTooLarge",
+        11_000 => "DuplicateKey",
+        _ => "(without a name)",
+    }
 }
 
 /// The driver's own text, cut; of a description of all servers only the first one's error.

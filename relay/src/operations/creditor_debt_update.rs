@@ -32,7 +32,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     let mut finished = Vec::new();
     let mut parts: Vec<Vec<Open>> = (0..PARTS).map(|_| Vec::new()).collect();
     for claim in claims {
-        match serde_json::from_str::<CreditorDebtUpdate>(&claim.payload) {
+        match claim.payload::<CreditorDebtUpdate>() {
             Ok(update) => {
                 let open = Open::new(claim, update);
                 let at = usize::try_from(open.client_hash() % PARTS).unwrap_or(0);
@@ -40,7 +40,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
                     part.push(open);
                 }
             }
-            Err(error) => finished.push(claim.undecodable(&error)),
+            Err(failure) => finished.push(claim.failed(failure, 0)),
         }
     }
     let carried = join_all(parts.into_iter().map(|part| carry_or_halve(context, part, deadline))).await;

@@ -20,9 +20,9 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     let mut finished = Vec::new();
     let mut readable = Vec::new();
     for claim in claims {
-        match serde_json::from_str::<EmailExtraction>(&claim.payload) {
+        match claim.payload::<EmailExtraction>() {
             Ok(payload) => readable.push((claim, payload.email_id)),
-            Err(error) => finished.push(claim.undecodable(&error)),
+            Err(failure) => finished.push(claim.failed(failure, 0)),
         }
     }
     let ids: Vec<_> = readable.iter().map(|(_, email_id)| *email_id).collect();

@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod blameless;
 mod claims;
 mod crashes;
 mod debt_updates;

@@ -4,7 +4,7 @@ use crate::{
     bad_input::{all_healthy_are_applied, healthy, reason},
     world::{Update, World, turmhaus},
 };
-use mongodb::bson::{Document, RawDocumentBuf, doc};
+use mongodb::bson::{Document, doc};
 use relay::lane::Summary;
 use serde_json::json;
 use shared::message::EmailId;
@@ -18,7 +18,7 @@ async fn poison(world: &World, number: usize) -> (EmailId, &'static str) {
     let aktenzeichen: &'static str = format!("poison {number}").leak();
     let update = Update { aktenzeichen, ..Update::default() };
     let client = doc! { "aktenzeichen": aktenzeichen, "final_creditor_list": [turmhaus("b")] };
-    match number % 5 {
+    match number % 4 {
         // Its payload cannot be read.
         0 => {
             let email = world.email("a@b.example", "2026-01-01T00:00:00Z".parse().unwrap()).await;
@@ -29,25 +29,12 @@ async fn poison(world: &World, number: usize) -> (EmailId, &'static str) {
         1 if number < 20 => insert(world, filled(client)).await,
         // The server's validator refuses every update of its document (code 121).
         1 | 2 => insert(world, [client, doc! { "forbidden": true }].into_iter().flatten().collect()).await,
-        // Its document cannot be read.
-        3 => {
-            let mut bytes = [doc! { "firstName": "XYZ" }, client]
-                .into_iter()
-                .flatten()
-                .collect::<Document>()
-                .to_vec()
-                .unwrap();
-            let at = bytes.windows(3).position(|part| part == b"XYZ").unwrap();
-            bytes[at] = 0xFF; // no UTF-8
-            let clients = world.mongo.clients.clone_with_type::<RawDocumentBuf>();
-            clients.insert_one(RawDocumentBuf::from_bytes(bytes).unwrap()).await.unwrap();
-        }
-        // The mail that its payload names does not exist, so the finish is refused.
+        // Nobody has decided it, so its decision, and with it the finish, is refused.
         _ => {
             insert(world, client).await;
             let email = world.commit(update).await;
-            let other_mail = "update outbox_messages set payload = payload || '{\"email_id\": 999999999}' where aggregate_id = $1::bigint::text";
-            world.sql.execute(other_mail, &[&email]).await.unwrap();
+            let nobody = "update outbox_messages set payload = payload || '{\"decided_by\": \"\"}' where aggregate_id = $1::bigint::text";
+            world.sql.execute(nobody, &[&email]).await.unwrap();
             return (email, "dead/finish_refused/1");
         }
     }

@@ -37,7 +37,7 @@ fn other(id: &str) -> Bson {
 
 #[tokio::test]
 async fn lists_that_are_none_or_hold_other_things_are_never_written_at_a_wrong_place() {
-    const NONE_FITS: &str = "no creditor of the client fits";
+    const NO_LIST: &str = "the client has no list of creditors";
     const UNCLEAR: &str = "cannot be told from another";
     let many = |id: fn(usize) -> Bson| (0..5000).map(id).collect::<Vec<_>>();
     let mut with_ids = many(|at| other(&format!("o{at}")));
@@ -46,10 +46,10 @@ async fn lists_that_are_none_or_hold_other_things_are_never_written_at_a_wrong_p
         many(|at| Bson::Document(doc! { "sender_email": format!("o{at}@seeblick.example") }));
     without_ids[4999] = nameless(doc! {});
     check(vec![
-        Case { document: doc! {}, ..held("no list", NONE_FITS, Bson::Null) },
-        held("list is an entry", NONE_FITS, turmhaus("b")),
-        held("list by positions", NONE_FITS, doc! { "0": turmhaus("b") }),
-        held("list in a list", NONE_FITS, vec![Bson::Array(vec![with(doc! {})])]),
+        Case { document: doc! {}, ..held("no list", NO_LIST, Bson::Null) },
+        held("list is an entry", NO_LIST, turmhaus("b")),
+        held("list by positions", NO_LIST, doc! { "0": turmhaus("b") }),
+        held("list in a list", NO_LIST, vec![Bson::Array(vec![with(doc! {})])]),
         applied("strings around an id", 2, vec!["x".into(), Bson::Null, with(doc! {}), 5.into(), other("a")]),
         held("strings around no id", UNCLEAR, vec!["x".into(), nameless(doc! {}), "y".into()]),
         applied("list in front of no id", 1, vec![Bson::Array(vec![]), nameless(doc! {}), other("a")]),
