@@ -7,10 +7,10 @@ mod document;
 mod failure;
 
 use crate::{
-    client::Identity,
+    client::{Client, Identity},
     outcome::{Failure, FailureClass},
 };
-use document::{AS_READ, LIST, read_client, statement};
+use document::{AS_READ, LIST, MARK, read_client, statement};
 pub use document::{EntryUpdate, Found};
 use failure::{class_of_code, classify, code_of, server_text, text_of};
 use futures_util::TryStreamExt;
@@ -22,7 +22,7 @@ use mongodb::{
     options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -150,15 +150,48 @@ impl Clients {
 
     /// The clients of a filter; those with an entry that only its position tells are read once more, with the list's length.
     async fn find(&self, filter: Document, collation: Option<Collation>) -> Result<Vec<Found>, Failure> {
-        let found = self.read(filter, collation, false).await?;
-        let (by_position, mut found): (Vec<Found>, Vec<Found>) =
-            found.into_iter().partition(Found::needs_positions);
+        let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
+        let identity = Identity::default().fields().map(|(name, _)| name);
+        for field in identity.into_iter().chain(AS_READ) {
+            fields.insert(format!("{LIST}.{field}"), 1);
+        }
+        let documents = self.read(filter, collation, fields.clone()).await?;
+        let found = documents.iter().filter_map(|document| read_client(document));
+        let (by_position, mut found): (Vec<Found>, Vec<Found>) = found.partition(Found::needs_positions);
         if !by_position.is_empty() {
-            let ids: RawArrayBuf = by_position.iter().map(Found::id).collect();
-            let ids = Bson::try_from(RawBson::Array(ids)).map_err(|_| unreadable())?;
-            found.extend(self.read(doc! { "_id": { "$in": ids } }, None, true).await?);
+            // The projection leaves out elements that are no documents, which would shift the positions. Not asked for every
+            // document: a computed field makes the server build each result by its slow way.
+            fields.insert(
+                "list_length",
+                doc! { "$cond": [{ "$isArray": format!("${LIST}") }, { "$size": format!("${LIST}") }, -1] },
+            );
+            let documents = self.read(one_of(by_position.iter())?, None, fields).await?;
+            found.extend(documents.iter().filter_map(|document| read_client(document)));
         }
         Ok(found)
+    }
+
+    /// Which of these updates, by index, their entries carry now. An entry without an id may be moved, so it is left out.
+    ///
+    /// # Errors
+    /// [`Failure`] of the sink.
+    pub async fn carried(&self, updates: &[EntryUpdate<'_>]) -> Result<HashSet<usize>, Failure> {
+        let fields = doc! { format!("{LIST}.id"): 1, format!("{LIST}.{MARK}"): 1 };
+        let documents = self.read(one_of(updates.iter().map(|update| update.found))?, None, fields).await?;
+        let found: Vec<Found> = documents.iter().filter_map(|document| read_client(document)).collect();
+        let clients: HashMap<&str, &Client> =
+            found.iter().map(|found| (found.client.client_id.as_str(), &found.client)).collect();
+        let is_carried = |update: &EntryUpdate<'_>| {
+            let client = clients.get(update.found.client.client_id.as_str());
+            let mut entries = client.into_iter().flat_map(|client| &client.entries);
+            let entry =
+                entries.find(|entry| entry.addressable && entry.id.is_some() && entry.id == update.entry.id);
+            entry.and_then(|entry| entry.fence.as_ref()).is_some_and(|fence| {
+                fence.stamp == update.update.stamp.to_string() && fence.email_id == update.update.email_id
+            })
+        };
+        let carried = updates.iter().enumerate().filter(|(_, update)| is_carried(update));
+        Ok(carried.map(|(index, _)| index).collect())
     }
 
     /// Reads lead to the end of a message, so they are primary and majority.
@@ -166,21 +199,8 @@ impl Clients {
         &self,
         filter: Document,
         collation: Option<Collation>,
-        with_length: bool,
-    ) -> Result<Vec<Found>, Failure> {
-        let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
-        let identity = Identity::default().fields().map(|(name, _)| name);
-        for field in identity.into_iter().chain(AS_READ) {
-            fields.insert(format!("{LIST}.{field}"), 1);
-        }
-        if with_length {
-            // The projection leaves out elements that are no documents, which would shift the positions. Not asked for every
-            // document: a computed field makes the server build each result by its slow way.
-            fields.insert(
-                "list_length",
-                doc! { "$cond": [{ "$isArray": format!("${LIST}") }, { "$size": format!("${LIST}") }, -1] },
-            );
-        }
+        fields: Document,
+    ) -> Result<Vec<RawDocumentBuf>, Failure> {
         let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
         let mut find = self
             .collection
@@ -197,7 +217,7 @@ impl Clients {
             let text = format!("more than {FIND_LIMIT} clients have the number or name");
             return Err(Failure::new(FailureClass::Permanent, text));
         }
-        Ok(documents.iter().filter_map(|document| read_client(document)).collect())
+        Ok(documents)
     }
 
     /// A call with a time limit of our own: the driver has no socket timeout.
@@ -269,8 +289,12 @@ impl Clients {
     }
 }
 
-fn unreadable() -> Failure {
-    Failure::new(FailureClass::Permanent, "a client document has an _id that cannot be read")
+/// The filter for these documents.
+fn one_of<'a>(found: impl Iterator<Item = &'a Found>) -> Result<Document, Failure> {
+    let ids: RawArrayBuf = found.map(Found::id).collect();
+    let text = "a client document has an _id that cannot be read";
+    let ids = Bson::try_from(RawBson::Array(ids)).map_err(|_| Failure::new(FailureClass::Permanent, text))?;
+    Ok(doc! { "_id": { "$in": ids } })
 }
 
 fn is_german(collation: &Collation) -> bool {

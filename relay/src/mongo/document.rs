@@ -59,7 +59,8 @@ pub struct EntryUpdate<'a> {
 /// Fields that every update of ours or of a rival changes: an entry is written only while they are as they were read. The date
 /// tells a newer update that confirms the amount, even after the portal has dropped the mark of that update.
 pub(super) const AS_READ: [&str; 4] = ["id", "current_debt_amount", "response_received_at", MARK];
-const MARK: &str = "_relay";
+/// Our mark in an entry.
+pub(super) const MARK: &str = "_relay";
 
 /// The update of one entry, which takes effect only if the entry is as it was read: same identity, same amount and date, and a
 /// stamp that is a string lower than ours (or none, if none was read). None = a stored value can be no part of a filter.
