@@ -133,6 +133,10 @@ impl EmailChange {
                 change.sync_error = Some(bounded_error(&failure.to_string()));
                 change.counted = true;
             }
+            Transition::Postponed(_, failure) => {
+                change.sync_status = Some("pending");
+                change.sync_error = Some(bounded_error(&failure.text));
+            }
             Transition::GivenBack(failure) => {
                 change.sync_status = Some("pending");
                 change.sync_error = failure.as_ref().map(|failure| bounded_error(&failure.text));

@@ -24,12 +24,13 @@ use std::{
     sync::LazyLock,
     time::{Duration, Instant},
 };
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::{Json, ToSql, Type};
 
 /// Takes up to $4 messages of one operation. Hot ones walk the primary key over the ids $2 to $3; deferred ones that are due have
 /// `outbox_messages_deferred` and take at most a quarter of the batch. Each part is MATERIALIZED, else the planner may run it again
 /// and ignore its limit. Locks rows in that order, skipping those that others hold, so claims never wait for each other. A message
-/// with $7 unfinished claims is taken alone. Always returns a row, with the highest id of the table.
+/// with $7 unfinished claims is taken alone. Always returns a row, with the highest id of the table. Its commit does not wait for
+/// the disk: a claim that a crash of Postgres takes back is as one whose lease has ended.
 const CLAIM: &str = "
 with due as materialized (
     select id, unfinished_claims from outbox_messages
@@ -51,7 +52,9 @@ with due as materialized (
     returning o.id, o.claim_count, o.aggregate_id, o.payload::text, o.retry_count, o.max_retries,
         extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot
 )
-select claimed.*, highest.id from (select coalesce(max(id), 0) as id from outbox_messages) highest left join claimed on true";
+select claimed.*, highest.id from (
+    select coalesce(max(id), 0) as id, set_config('synchronous_commit', 'off', true) from outbox_messages
+) highest left join claimed on true";
 
 /// The lowest id of the table; retention has removed what was below.
 const LOWEST: &str = "select coalesce(min(id), 0) from outbox_messages";
@@ -61,16 +64,18 @@ const LOWEST: &str = "select coalesce(min(id), 0) from outbox_messages";
 static FINISH: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
-with fenced as (
+with settings as materialized (
+    select set_config('lock_timeout', '200ms', true)
+), fenced as (
     update outbox_messages o set
         claim_count = o.claim_count + 1, unfinished_claims = 0, claimed_until = null, claimed_by = null,
         processed_at = case r.transition when 'done' then now() end,
         outcome = r.outcome,
         dead_at = case r.transition when 'dead' then now() end,
-        deferred = case r.transition when 'retry' then true when 'parked' then true when 'given_back' then o.deferred
-            else false end,
-        available_at = case r.transition when 'retry' then now() + random() * r.delay_ms * interval '1 millisecond'
-            when 'parked' then now() + r.delay_ms * interval '1 millisecond' else o.available_at end,
+        deferred = case when r.transition in ('retry', 'parked', 'postponed') then true when r.transition = 'given_back'
+            then o.deferred else false end,
+        available_at = case when r.transition in ('retry', 'postponed')
+            then now() + random() * r.delay_ms * interval '1 millisecond' when r.transition = 'parked' then now() + r.delay_ms * interval '1 millisecond' else o.available_at end,
         retry_count = o.retry_count + (r.transition in ('retry', 'dead'))::int,
         error_class = case r.transition when 'given_back' then coalesce(r.error_class, o.error_class) else r.error_class end,
         error_message = case r.transition when 'given_back' then coalesce(r.error_message, o.error_message)
@@ -78,7 +83,7 @@ with fenced as (
         first_missing_at = case r.error_class when 'target_missing' then coalesce(o.first_missing_at, now())
             else o.first_missing_at end
     from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
-        as r(id, claim_count, transition, outcome, error_class, error_message, delay_ms)
+        as r(id, claim_count, transition, outcome, error_class, error_message, delay_ms), settings
     where o.id = r.id and o.claim_count = r.claim_count and o.processed_at is null and o.dead_at is null
     returning o.id, o.traceparent
 ),{UPDATE_EMAILS},{UPSERT_DEBTS},{INSERT_DECISIONS},
@@ -94,6 +99,15 @@ select id from fenced"
     )
 });
 
+/// Lets messages go whose finish does not get its locks: touches this table alone. Nothing is counted; they wait a little behind
+/// the others.
+const RELEASE: &str = "
+update outbox_messages o set claim_count = o.claim_count + 1, unfinished_claims = 0, claimed_until = null, claimed_by = null,
+    deferred = true, available_at = now() + random() * interval '10 seconds'
+from unnest($1::bigint[], $2::bigint[]) as r(id, claim_count)
+where o.id = r.id and o.claim_count = r.claim_count and o.processed_at is null and o.dead_at is null
+returning o.id";
+
 /// A message that this process holds until its lease ends.
 #[derive(Debug)]
 pub struct Claim {
@@ -106,6 +120,7 @@ pub struct Claim {
     /// What its earlier attempts came to.
     pub past: Past,
     claim_count: i64,
+    is_hot: bool,
     /// Claims in a row that nobody finished, without this one.
     unfinished_before: i32,
 }
@@ -233,6 +248,12 @@ impl Finished {
         self.claim.id
     }
 
+    /// Whether it will be found from its own id on again, and not by its time.
+    #[must_use]
+    pub fn returns_hot(&self) -> bool {
+        self.claim.is_hot && matches!(self.transition, Transition::GivenBack(_))
+    }
+
     /// Why the whole lane has to wait, if that is what came of it.
     #[must_use]
     pub fn sinks_failure(&self) -> Option<&Failure> {
@@ -241,6 +262,7 @@ impl Finished {
             Transition::Done(_)
             | Transition::Retry(_, _)
             | Transition::Parked(_, _)
+            | Transition::Postponed(_, _)
             | Transition::Dead(_) => None,
         }
     }
@@ -263,6 +285,7 @@ impl TransitionRow<'_> {
             Transition::Done(outcome) => ("done", Some(outcome.name()), None, None),
             Transition::Retry(delay, failure) => ("retry", None, Some(failure), milliseconds(delay)),
             Transition::Parked(delay, failure) => ("parked", None, Some(failure), milliseconds(delay)),
+            Transition::Postponed(delay, failure) => ("postponed", None, Some(failure), milliseconds(delay)),
             Transition::GivenBack(failure) => ("given_back", None, failure.as_ref(), None),
             Transition::Dead(failure) => ("dead", None, Some(failure), None),
         };
@@ -314,7 +337,7 @@ pub async fn claim(
     let began = Instant::now();
     if mark.wants_lowest(began) {
         let statement = connection.prepare_cached(LOWEST).await?;
-        mark.begin_sweep(connection.query_one(&statement, &[]).await?.get(0), began);
+        mark.look_below(connection.query_one(&statement, &[]).await?.get(0), began);
     }
     let statement = connection.prepare_cached(CLAIM).await?;
     let lease_ms = lease.as_secs_f64() * 1000.0;
@@ -349,11 +372,12 @@ fn read_claim(row: &tokio_postgres::Row) -> Option<Claim> {
     Some(Claim {
         id,
         claim_count: row.get(1),
-        // Every message is about a mail; an id that is none finds no mail and fails as such.
+        // Every message is about a mail; an id that is none is none of a mail.
         email_id: row.get::<_, &str>(2).parse().unwrap_or(0),
         payload: row.get(3),
         past: Past { retry_count: row.get(4), max_retries: row.get(5), missing_for },
         unfinished_before: row.get::<_, i32>(7) - 1,
+        is_hot: row.get(8),
     })
 }
 
@@ -364,6 +388,8 @@ pub struct Receipt {
     pub committed: HashSet<MessageId>,
     /// Those of them that the database refused to finish as asked, and that are dead instead.
     pub refused: HashSet<MessageId>,
+    /// Those whose finish did not get its locks, and that wait instead.
+    pub released: HashSet<MessageId>,
 }
 
 /// Commits what a batch came to, into the receipt. A message that is not among its `committed` had lost its lease: somebody else
@@ -388,7 +414,14 @@ pub async fn finish(
                 size = batch.len();
             }
             Err(error) if is_conflict(&error) => {}
-            Err(error) if is_refusal(&error) && part.len() > 1 => size = part.len() / 2,
+            Err(error) if (is_refusal(&error) || is_locked(&error)) && part.len() > 1 => {
+                size = part.len() / 2
+            }
+            Err(error) if is_locked(&error) => {
+                receipt.released.extend(release(connection, part).await?);
+                batch.truncate(start);
+                size = batch.len();
+            }
             Err(error) if is_refusal(&error) && !is_buried(part) => {
                 let failure = Failure::new(FailureClass::FinishRefused, shared::postgres::reason(&error));
                 if let Some(refused) = batch.pop() {
@@ -400,6 +433,22 @@ pub async fn finish(
         }
     }
     Ok(())
+}
+
+/// Lets these go without their results; returns those that were still ours. A message that was let go is done again later, which
+/// the fence makes harmless.
+///
+/// # Errors
+/// The statement's.
+pub async fn release(
+    connection: &Connection,
+    batch: &[Finished],
+) -> Result<Vec<MessageId>, tokio_postgres::Error> {
+    let (ids, counts): (Vec<_>, Vec<_>) =
+        batch.iter().map(|finished| (finished.claim.id, finished.claim.claim_count)).unzip();
+    let rows =
+        connection.query_typed(RELEASE, &[(&ids, Type::INT8_ARRAY), (&counts, Type::INT8_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 async fn finish_at_once(
@@ -436,6 +485,11 @@ fn is_conflict(error: &tokio_postgres::Error) -> bool {
 /// A value or a constraint: the same row will be refused each time.
 fn is_refusal(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| matches!(code.code().get(..2), Some("21" | "22" | "23")))
+}
+
+/// Somebody holds a lock on a mail, a ledger row or a table.
+fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "55P03")
 }
 
 fn is_buried(part: &[Finished]) -> bool {

@@ -113,6 +113,8 @@ pub enum Transition {
     Parked(Duration, Failure),
     /// As if never claimed; nothing is counted. The failure is what was seen, None at shutdown.
     GivenBack(Option<Failure>),
+    /// Waits behind the others, for at most this long; nothing is counted. It is not to blame, but should not be first again.
+    Postponed(Duration, Failure),
     /// Waits for a person.
     Dead(Failure),
 }
@@ -138,6 +140,9 @@ const PARK_FIRST: Duration = Duration::from_secs(60);
 const PARK_CAP: Duration = Duration::from_secs(6 * 3600);
 /// A client that has not appeared by then will not: a person has to look.
 const MISSING_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Upper bound of the pause of a message that is in the way without being to blame.
+pub const POSTPONED: Duration = Duration::from_secs(10);
 
 /// What follows from a failed attempt.
 #[must_use]

@@ -250,6 +250,7 @@ impl Pipeline {
     ) -> Result<(), Trouble> {
         let transitions: Vec<_> =
             batch.iter().map(|finished| (finished.id(), finished.transition.clone())).collect();
+        let returned = batch.iter().filter(|finished| finished.returns_hot()).map(Finished::id).min();
         let mut receipt = Receipt::default();
         let mut left = batch;
         loop {
@@ -269,18 +270,36 @@ impl Pipeline {
                 }
             };
             if Instant::now() + POSTGRES_PAUSE >= lease_end {
+                self.release(&left).await;
                 return Err(Trouble::Postgres(text));
             }
             tracing::warn!(operation = self.operation.name(), "cannot finish a batch yet: {text}");
             sleep(POSTGRES_PAUSE).await;
         }
+        self.returned.fetch_min(returned.unwrap_or(MessageId::MAX), Relaxed);
         self.count(&transitions, &receipt, summary);
         Ok(())
     }
 
+    /// Whatever holds the finish up, the messages are not what crashes their workers.
+    async fn release(&self, left: &[Finished]) {
+        if let Ok(connection) = self.context.pool.get().await
+            && timeout(POSTGRES_PAUSE, outbox::release(&connection, left)).await.is_err()
+        {
+            abandon(connection).await;
+        }
+    }
+
     fn count(&self, transitions: &[(MessageId, Transition)], receipt: &Receipt, summary: &mut Summary) {
         for (id, transition) in transitions {
-            let name = if !receipt.committed.contains(id) {
+            let name = if receipt.released.contains(id) {
+                summary.given_back += 1;
+                tracing::warn!(
+                    message_id = id,
+                    "its finish waits for a lock that another session holds: later again"
+                );
+                "given_back"
+            } else if !receipt.committed.contains(id) {
                 tracing::warn!(message_id = id, "its lease ended before the finish: another worker has it");
                 "lease_lost"
             } else if receipt.refused.contains(id) {
@@ -289,9 +308,6 @@ impl Pipeline {
                 "dead"
             } else {
                 summary.count(transition);
-                if matches!(transition, Transition::GivenBack(_)) {
-                    self.returned.fetch_min(*id, Relaxed);
-                }
                 log_failure(*id, transition)
             };
             metrics::counter!("relay_messages_total", "operation" => self.operation.name(), "outcome" => name).increment(1);
@@ -310,6 +326,10 @@ fn log_failure(id: MessageId, transition: &Transition) -> &'static str {
         Transition::Parked(_, failure) => {
             tracing::info!(message_id = id, %failure, "parked");
             "parked"
+        }
+        Transition::Postponed(_, failure) => {
+            tracing::warn!(message_id = id, %failure, "later again");
+            "given_back"
         }
         Transition::GivenBack(_) => "given_back",
         Transition::Dead(failure) => {

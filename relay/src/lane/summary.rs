@@ -34,7 +34,7 @@ impl Summary {
             Transition::Done(Outcome::Extracted | Outcome::NotCreditorReply) => {}
             Transition::Retry(_, _) => self.retried += 1,
             Transition::Parked(_, _) => self.parked += 1,
-            Transition::GivenBack(_) => self.given_back += 1,
+            Transition::GivenBack(_) | Transition::Postponed(_, _) => self.given_back += 1,
             Transition::Dead(_) => self.dead += 1,
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn class_of_code(code: i32) -> FailureClass {
     match code {
         6 | 7 | 89 | 91 | 189 | 262 | 9001 | 10_058 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436
         // Locks, cursors, keys, routes and memory of a server that restarts, elects or is busy; 134: it has no majority to read from yet.
-        | 24 | 43 | 46 | 63 | 133 | 134 | 146 | 175 | 202 | 211 | 237 | 292 | 13_388 => FailureClass::SinkDown,
+        | 24 | 43 | 46 | 63 | 133 | 134 | 146 | 175 | 202 | 211 | 237 | 292 | 365 | 462 | 13_388 => FailureClass::SinkDown,
         13 | 18 | 79 | 100 | 8000 | 14_031 => FailureClass::SinkMisconfigured,
         50 | 64 | 11_601 => FailureClass::UnknownOutcome,
         9 | 14 | 15 | 22 | 40 | 52 | 57 | 66 | 121 | 10_334 | 11_000 | 17_419 => FailureClass::Permanent,

@@ -12,7 +12,7 @@ use crate::{
     ledger::{self, Decision, LedgerRow},
     mongo::{EntryUpdate, Found},
     outbox::{Claim, Finished},
-    outcome::{Failure, FailureClass, Outcome},
+    outcome::{Failure, FailureClass, Outcome, POSTPONED, Transition},
 };
 use futures_util::future::join_all;
 use plan::{Documents, Marks, Open, Step, Target, Verdict, locate, plan, settle};
@@ -33,6 +33,11 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     let mut parts: Vec<Vec<Open>> = (0..PARTS).map(|_| Vec::new()).collect();
     for claim in claims {
         match claim.payload::<CreditorDebtUpdate>() {
+            Ok(update) if update.email_id != claim.email_id => {
+                let failure =
+                    Failure::new(FailureClass::Permanent, "the payload names another mail than the message");
+                finished.push(claim.failed(failure, 0));
+            }
             Ok(update) => {
                 let open = Open::new(claim, update);
                 let at = usize::try_from(open.client_hash() % PARTS).unwrap_or(0);
@@ -46,11 +51,19 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     let carried = join_all(parts.into_iter().map(|part| carry_or_halve(context, part, deadline))).await;
     // An error that we do not know, and nothing at all got through: nothing says that the messages are to blame.
     let none_through = carried.iter().all(|(ended, _)| ended.is_empty());
+    let alone = none_through && carried.iter().map(|(_, failed)| failed.len()).sum::<usize>() == 1;
     for (ended, failed) in carried {
         finished.extend(ended);
         for (message, mut failure) in failed {
             if none_through && failure.class == FailureClass::Transient {
                 failure = context.clients.unreachable(Failure::new(FailureClass::SinkDown, failure.text));
+            }
+            // A document that somebody holds in a transaction looks like a server that does not answer.
+            if alone && failure.class == FailureClass::UnknownOutcome && context.clients.ping().await.is_ok()
+            {
+                let stamp = message.update.stamp.number();
+                finished.push(message.claim.finish(Transition::Postponed(POSTPONED, failure), stamp));
+                continue;
             }
             finished.push(message.claim.failed(failure, message.update.stamp.number()));
         }
@@ -129,8 +142,12 @@ async fn carry(
     last?;
     for mut message in std::mem::take(open) {
         finished.push(match message.refused.take() {
-            // Others have changed the entry each time: nothing that the message is to blame for.
-            _ if message.raced => message.claim.give_back(),
+            // Others have changed the entry each time, or a newer message has not got through: not this one's fault.
+            _ if message.raced || !message.sent => {
+                let failure = Failure::new(FailureClass::Transient, "others keep changing the entry");
+                let stamp = message.update.stamp.number();
+                message.claim.finish(Transition::Postponed(POSTPONED, failure), stamp)
+            }
             Some(failure) => message.claim.failed(failure, message.update.stamp.number()),
             None => {
                 let text = "the entry does not take the update, although nobody changes it";

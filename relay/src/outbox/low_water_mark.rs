@@ -3,7 +3,8 @@
 //! Finished rows stay in the table for weeks, so claims begin at the low-water mark: what lies below it is finished, deferred or
 //! held by somebody. A walk covers a bounded stretch of ids and the next one begins where it found nothing, so no single statement
 //! grows with the table. Rows below the mark (a crashed worker's, another relay's returned ones, those of a transaction that
-//! committed late) are found by sweeps, which go down from the mark in the same stretches, at a pace that costs little.
+//! committed late) are found by looking at the stretch below it every few seconds, and by sweeps that go on down from there at a
+//! pace that costs little.
 
 use shared::message::MessageId;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 const STRETCH: MessageId = 50_000;
 /// Longer than any gap between the ids and the commits of healthy transactions.
 const MARK_AGE: Duration = Duration::from_millis(200);
-/// A sweep begins this often, with the rows just below the mark.
+/// The stretch just below the mark is looked at this often; a sweep of all below it begins then, unless one is under way.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// A sweep pauses for this many times as long as its last step took: 2 % of the time at most.
 const SWEEP_REST: u32 = 50;
@@ -25,11 +26,16 @@ pub struct LowWaterMark {
     candidate: Option<(MessageId, Instant)>,
     /// Whether the last walk ended before the end of the table.
     behind: bool,
-    /// The ids that the running sweep has still to look at.
-    sweep: Option<(MessageId, MessageId)>,
-    /// When the next sweep, or its next step, may begin.
+    /// The lowest id of the table.
+    lowest: MessageId,
+    /// When the stretch below the mark is looked at next.
+    below_at: Option<Instant>,
+    /// Whether that look is due now.
+    below: bool,
+    /// The end of the ids that the running sweep has still to look at.
+    sweep: Option<MessageId>,
+    /// When its next step may begin.
     sweep_at: Option<Instant>,
-    swept_last: Option<Instant>,
 }
 
 /// The ids that one claim looks at.
@@ -38,7 +44,17 @@ pub(super) struct Walk {
     pub(super) start: MessageId,
     /// Exclusive.
     pub(super) end: MessageId,
-    is_sweep: bool,
+    way: Way,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Up from the mark.
+    Up,
+    /// Just below the mark.
+    Below,
+    /// A step of a sweep.
+    Sweep,
 }
 
 /// What a walk found.
@@ -67,41 +83,42 @@ impl LowWaterMark {
         }
     }
 
-    /// Whether the lowest id of the table is needed, for [`LowWaterMark::begin_sweep`].
+    /// Whether it is time for [`LowWaterMark::look_below`].
     pub(super) fn wants_lowest(&self, now: Instant) -> bool {
-        self.sweep.is_none() && self.sweep_at.is_none_or(|at| at <= now)
+        self.below_at.is_none_or(|at| at <= now)
     }
 
-    /// The first one only sets the mark to the beginning.
-    pub(super) fn begin_sweep(&mut self, lowest: MessageId, now: Instant) {
-        if self.swept_last.is_none() {
+    /// The first time only sets the mark to the beginning.
+    pub(super) fn look_below(&mut self, lowest: MessageId, now: Instant) {
+        if self.below_at.is_none() {
             self.mark = lowest;
         }
-        self.sweep = Some((lowest, self.mark)).filter(|(lowest, mark)| lowest < mark);
-        self.sweep_at = Some(if self.sweep.is_none() { now + SWEEP_EVERY } else { now });
-        self.swept_last = Some(now);
+        self.lowest = lowest;
+        self.below_at = Some(now + SWEEP_EVERY);
+        self.below = lowest < self.mark;
+        self.sweep = self.sweep.or(Some(self.mark - STRETCH)).filter(|end| *end > lowest);
     }
 
     pub(super) fn next_walk(&self, now: Instant) -> Walk {
+        let down = |end: MessageId, way| Walk { start: self.lowest.max(end - STRETCH), end, way };
         match self.sweep {
-            Some((lowest, end)) if self.sweep_at.is_none_or(|at| at <= now) => {
-                Walk { start: lowest.max(end - STRETCH), end, is_sweep: true }
-            }
-            _ => Walk { start: self.mark, end: self.mark.saturating_add(STRETCH), is_sweep: false },
+            _ if self.below => down(self.mark, Way::Below),
+            Some(end) if self.sweep_at.is_none_or(|at| at <= now) => down(end, Way::Sweep),
+            _ => Walk { start: self.mark, end: self.mark.saturating_add(STRETCH), way: Way::Up },
         }
     }
 
     pub(super) fn walked(&mut self, walk: Walk, found: Found, took: Duration, now: Instant) {
-        if walk.is_sweep {
+        if walk.way != Way::Up {
             self.behind = true; // the rows above the mark have not been looked at
-            if let Some((first, _)) = found.hot {
-                self.lower(first); // there may be more up from there
+            if walk.way == Way::Sweep {
+                self.sweep = Some(walk.start).filter(|end| *end > self.lowest);
             }
-            self.sweep =
-                self.sweep.map(|(lowest, _)| (lowest, walk.start)).filter(|(lowest, end)| lowest < end);
-            let next_sweep = self.swept_last.map_or(now, |began| began + SWEEP_EVERY);
-            let rested = now + took * SWEEP_REST;
-            self.sweep_at = Some(if self.sweep.is_none() { next_sweep.max(rested) } else { rested });
+            self.below = false;
+            self.sweep_at = Some(now + took * SWEEP_REST);
+            if found.hot.is_some() || found.may_have_more {
+                self.lower(found.hot.map_or(walk.start, |(first, _)| first)); // there may be more up from there
+            }
             return;
         }
         self.behind = !found.may_have_more && walk.end <= found.highest;
@@ -139,7 +156,7 @@ mod tests {
     /// A mark at 120,000 of as many ids, all of them looked at.
     fn at_the_end(now: Instant) -> LowWaterMark {
         let mut mark = LowWaterMark::default();
-        mark.begin_sweep(1, now);
+        mark.look_below(1, now);
         let mut walks = Vec::new();
         loop {
             let walk = mark.next_walk(now);
@@ -164,7 +181,7 @@ mod tests {
     #[test]
     fn the_mark_follows_full_batches_only_when_they_are_old_enough() {
         let (mut mark, now) = (LowWaterMark::default(), Instant::now());
-        mark.begin_sweep(1, now);
+        mark.look_below(1, now);
         mark.walked(mark.next_walk(now), found(Some((1, 500)), true, 9000), QUICK, now);
         mark.walked(mark.next_walk(now), found(Some((501, 1000)), true, 9000), QUICK, now + MARK_AGE / 2);
         assert_eq!(mark.next_walk(now).start, 1, "a transaction may yet commit below");
@@ -181,7 +198,7 @@ mod tests {
         assert!(!mark.wants_lowest(began + SWEEP_EVERY / 2));
         let mut now = began + SWEEP_EVERY;
         assert!(mark.wants_lowest(now));
-        mark.begin_sweep(1, now);
+        mark.look_below(1, now);
         let walk = mark.next_walk(now);
         assert_eq!((walk.start, walk.end), (70_001, 120_001), "the youngest first");
         mark.walked(walk, found(None, false, 120_000), QUICK, now);
@@ -195,7 +212,8 @@ mod tests {
         now += QUICK * SWEEP_REST;
         let walk = mark.next_walk(now);
         assert_eq!((walk.start, walk.end), (1, 20_001));
-        mark.walked(walk, found(None, false, 120_000), QUICK, now);
+        mark.walked(walk, found(None, true, 120_000), QUICK, now);
+        assert_eq!(mark.next_walk(now).start, 1, "a suspect was taken alone: what is around it comes next");
         assert!(!mark.wants_lowest(now) && mark.wants_lowest(now + SWEEP_EVERY));
     }
 }

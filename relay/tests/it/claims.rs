@@ -104,7 +104,7 @@ async fn a_row_that_commits_late_with_a_low_id_is_not_lost() {
     slow_transaction.commit().await.unwrap();
     let mut found = Vec::new();
     while found.is_empty() {
-        found = claim(&world, &mut mark, 1).await; // the walk from 0 comes within five seconds
+        found = claim(&world, &mut mark, 1).await; // a look below the mark comes within five seconds
     }
     assert_eq!(found[0].id, late);
 }

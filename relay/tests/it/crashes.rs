@@ -28,7 +28,7 @@ impl Point {
             Point::ClaimCommitted => postgres.hold_reply(b"new_debt_amount"),
             Point::ClientsFound => mongodb.hold_reply(NUMBER),
             // Nothing of the finish has come to the server: this is its first, so the statement's text comes before all else.
-            Point::UpdateAcknowledged => postgres.hold_request(b"with fenced as"),
+            Point::UpdateAcknowledged => postgres.hold_request(b"fenced as ("),
             // Nothing but a finish says the number as the portal writes it, in the rows for the ledger.
             Point::FinishSent => postgres.hold_request(NUMBER),
             Point::FinishCommitted => postgres.hold_reply_to(NUMBER),

@@ -109,7 +109,7 @@ async fn postgres_that_breaks_during_the_apply_leaves_the_message_to_the_next_cl
     let mut config = world.config(&world.mongo.url);
     config.database_url = wire.instead(&world.database.url).parse().unwrap();
     let context = relay::relay::context(&config).await.unwrap();
-    let point = wire.hold_at(b"with fenced as");
+    let point = wire.hold_at(b"fenced as (");
     let relay = world.try_once(&context);
     let cut = async {
         let go_on = point.reached().await;
@@ -124,23 +124,47 @@ async fn postgres_that_breaks_during_the_apply_leaves_the_message_to_the_next_cl
 }
 
 #[tokio::test]
-async fn a_forgotten_transaction_holds_a_lane_no_longer_than_the_lease() {
+async fn a_forgotten_transaction_holds_up_no_message_but_its_own_and_kills_none() {
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;
     let email = world.commit(Update::default()).await;
+    let other = world.commit(Update::of("2000", "2026-03-01T00:00:00Z")).await;
     let mut forgotten = world.database.client().await;
     let transaction = forgotten.transaction().await.unwrap();
-    transaction.execute("select from incoming_emails for update", &[]).await.unwrap();
+    let statement = "select from incoming_emails where id = $1 for update";
+    transaction.execute(statement, &[&email]).await.unwrap();
+    for _ in 0..8 {
+        let (_, end) = world.try_once(&world.context().await).await;
+        assert_eq!(end, Ok(()));
+        assert_eq!(world.state(other).await, "done/applied/0");
+        assert_eq!(world.state(email).await, "waiting//0", "never crashed, never counted");
+        world.run("update outbox_messages set available_at = now() where deferred").await;
+    }
+    transaction.rollback().await.unwrap();
+    world.once().await;
+    assert_eq!(world.state(email).await, "done/superseded/0");
+    assert_eq!(world.shows(email).await, "completed/auto_matched/synced");
+}
+
+#[tokio::test]
+async fn a_locked_table_is_postgres_trouble_and_makes_no_message_suspect() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let email = world.commit(Update::default()).await;
+    let mut maintenance = world.database.client().await;
+    let transaction = maintenance.transaction().await.unwrap();
+    transaction.batch_execute("lock table creditor_debts in share row exclusive mode").await.unwrap();
     let (_, end) = world.try_once(&world.context().await).await;
     assert!(matches!(end, Err(Trouble::Postgres(text)) if text.contains("no reply to a finish")));
     // Its finish has been called off, so it does not come through later either.
     let waiting = "select count(*) = 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     until(|| async { world.row(waiting).await.get(0) }).await;
+    let row = world.row("select claimed_until is null, unfinished_claims from outbox_messages").await;
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, i32>(1)), (true, 0));
     transaction.rollback().await.unwrap();
-    world.run("update outbox_messages set claimed_until = now() - interval '1 second'").await;
+    world.run("update outbox_messages set available_at = now() where deferred").await;
     world.once().await;
     assert_eq!(world.state(email).await, "done/already/0");
-    assert_eq!(world.shows(email).await, "completed/auto_matched/synced");
 }
 
 #[tokio::test]

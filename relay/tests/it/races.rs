@@ -165,7 +165,7 @@ async fn a_finish_that_comes_late_never_takes_the_ledger_back() {
     let mut config = world.config(&world.mongo.url);
     config.database_url = wire.instead(&world.database.url).parse().unwrap();
     let context = relay::relay::context(&config).await.unwrap();
-    let point = wire.hold_at(b"with fenced as");
+    let point = wire.hold_at(b"fenced as (");
     let slow = world.try_once(&context);
     let fast = async {
         let go_on = point.reached().await; // the older amount is in MongoDB, its finish is on its way
