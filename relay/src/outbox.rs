@@ -29,8 +29,7 @@ use tokio_postgres::types::{Json, ToSql, Type};
 /// Takes up to $4 messages of one operation. Hot ones walk the primary key over the ids $2 to $3; deferred ones that are due have
 /// `outbox_messages_deferred` and take at most a quarter of the batch. Each part is MATERIALIZED, else the planner may run it again
 /// and ignore its limit. Locks rows in that order, skipping those that others hold, so claims never wait for each other. A message
-/// with $7 unfinished claims is taken alone. Always returns a row, with the highest id of the table. Its commit does not wait for
-/// the disk: a claim that a crash of Postgres takes back is as one whose lease has ended.
+/// with $7 unfinished claims is taken alone. Always returns a row, with the highest id of the table.
 const CLAIM: &str = "
 with due as materialized (
     select id, unfinished_claims from outbox_messages
@@ -52,9 +51,7 @@ with due as materialized (
     returning o.id, o.claim_count, o.aggregate_id, o.payload::text, o.retry_count, o.max_retries,
         extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot
 )
-select claimed.*, highest.id from (
-    select coalesce(max(id), 0) as id, set_config('synchronous_commit', 'off', true) from outbox_messages
-) highest left join claimed on true";
+select claimed.*, highest.id from (select coalesce(max(id), 0) as id from outbox_messages) highest left join claimed on true";
 
 /// The lowest id of the table; retention has removed what was below.
 const LOWEST: &str = "select coalesce(min(id), 0) from outbox_messages";
