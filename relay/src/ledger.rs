@@ -1,6 +1,6 @@
 //! The relay's other tables in Postgres: the ledger `creditor_debts`, `decisions`, and the status columns of `incoming_emails`.
 //!
-//! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox.rs`, so it is committed with the
+//! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox/finish.rs`, so it is committed with the
 //! message's transition or not at all.
 
 use crate::{
