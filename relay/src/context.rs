@@ -3,12 +3,19 @@
 use crate::{
     mongo::Clients,
     outcome::{Failure, FailureClass},
+    turns::Turns,
     write_guard::WriteGuard,
 };
 use deadpool_postgres::{Client as Connection, Pool};
 use shared::postgres::pool_reason;
-use std::sync::Arc;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+    time::timeout,
+};
+
+/// For a request to cancel a statement.
+const CANCEL: Duration = Duration::from_millis(500);
 
 /// The servers and settings of one relay.
 #[derive(Debug, Clone)]
@@ -19,6 +26,8 @@ pub struct Context {
     pub clients: Clients,
     /// The write guard's settings.
     pub guard: WriteGuard,
+    /// Whose turn it is among the workers.
+    pub turns: Turns,
     in_flight: Arc<RwLock<()>>,
 }
 
@@ -35,7 +44,7 @@ impl Context {
     /// Prepared servers and settings.
     #[must_use]
     pub fn new(pool: Pool, clients: Clients, guard: WriteGuard) -> Context {
-        Context { pool, clients, guard, in_flight: Arc::default() }
+        Context { pool, clients, guard, turns: Turns::default(), in_flight: Arc::default() }
     }
 
     /// Leave to have messages in flight. Waits while one runs alone.
@@ -56,5 +65,14 @@ impl Context {
         let failure =
             |error| Failure::new(FailureClass::SinkDown, format!("Postgres: {}", pool_reason(&error)));
         self.pool.get().await.map_err(failure)
+    }
+}
+
+/// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in.
+pub async fn abandon(connection: Connection) {
+    let token = connection.cancel_token();
+    drop(Connection::take(connection));
+    if timeout(CANCEL, token.cancel_query(tokio_postgres::NoTls)).await.is_err() {
+        tracing::warn!("Postgres does not answer a cancel request");
     }
 }

@@ -22,5 +22,6 @@ pub mod operator;
 pub mod outbox;
 pub mod outcome;
 pub mod relay;
+pub mod turns;
 pub mod wake;
 pub mod write_guard;

@@ -37,8 +37,11 @@ const SERVER_TIME_MS: i32 = 3500;
 const MAJORITY_TIME_MS: i32 = 3000;
 /// Most documents of one find. A batch that means more is halved, since what a cut-off document holds is not known.
 const FIND_LIMIT: usize = 5000;
+/// Most bytes of one find, halved alike; more than the largest document of MongoDB has, so that one message can always be read.
+const FIND_BYTES: usize = 32 << 20;
 /// Names of one find: each is a branch of its `$or`, and a look into the index.
 const NAMES_PER_FIND: usize = 100;
+
 /// The collection `clients`.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -156,7 +159,7 @@ impl Clients {
             fields.insert(format!("{LIST}.{field}"), 1);
         }
         let documents = self.read(filter, collation, fields.clone()).await?;
-        let found = documents.iter().filter_map(|document| read_client(document));
+        let found = documents.into_iter().filter_map(read_client);
         let (by_position, mut found): (Vec<Found>, Vec<Found>) = found.partition(Found::needs_positions);
         if !by_position.is_empty() {
             // The projection leaves out elements that are no documents, which would shift the positions. Not asked for every
@@ -166,7 +169,7 @@ impl Clients {
                 doc! { "$cond": [{ "$isArray": format!("${LIST}") }, { "$size": format!("${LIST}") }, -1] },
             );
             let documents = self.read(one_of(by_position.iter())?, None, fields).await?;
-            found.extend(documents.iter().filter_map(|document| read_client(document)));
+            found.extend(documents.into_iter().filter_map(read_client));
         }
         Ok(found)
     }
@@ -178,7 +181,7 @@ impl Clients {
     pub async fn carried(&self, updates: &[EntryUpdate<'_>]) -> Result<HashSet<usize>, Failure> {
         let fields = doc! { format!("{LIST}.id"): 1, format!("{LIST}.{MARK}"): 1 };
         let documents = self.read(one_of(updates.iter().map(|update| update.found))?, None, fields).await?;
-        let found: Vec<Found> = documents.iter().filter_map(|document| read_client(document)).collect();
+        let found: Vec<Found> = documents.into_iter().filter_map(read_client).collect();
         let clients: HashMap<&str, &Client> =
             found.iter().map(|found| (found.client.client_id.as_str(), &found.client)).collect();
         let is_carried = |update: &EntryUpdate<'_>| {
@@ -212,9 +215,21 @@ impl Clients {
         if let Some(collation) = collation {
             find = find.collation(collation);
         }
-        let documents: Vec<RawDocumentBuf> = self.bounded(async { find.await?.try_collect().await }).await?;
-        if documents.len() == FIND_LIMIT {
-            let text = format!("more than {FIND_LIMIT} clients have the number or name");
+        let read = async {
+            let (mut cursor, mut documents, mut bytes) = (find.await?, Vec::new(), 0);
+            while let Some(document) = cursor.try_next().await? {
+                bytes += document.as_bytes().len();
+                documents.push(document);
+                if bytes > FIND_BYTES {
+                    break;
+                }
+            }
+            Ok((documents, bytes))
+        };
+        let (documents, bytes): (Vec<RawDocumentBuf>, usize) = self.bounded(read).await?;
+        if documents.len() == FIND_LIMIT || bytes > FIND_BYTES {
+            let text =
+                format!("more than {FIND_LIMIT} clients or {} MiB have the number or name", FIND_BYTES >> 20);
             return Err(Failure::new(FailureClass::Permanent, text));
         }
         Ok(documents)
@@ -291,7 +306,7 @@ impl Clients {
 
 /// The filter for these documents.
 fn one_of<'a>(found: impl Iterator<Item = &'a Found>) -> Result<Document, Failure> {
-    let ids: RawArrayBuf = found.map(Found::id).collect();
+    let ids: RawArrayBuf = found.filter_map(Found::id).collect();
     let text = "a client document has an _id that cannot be read";
     let ids = Bson::try_from(RawBson::Array(ids)).map_err(|_| Failure::new(FailureClass::Permanent, text))?;
     Ok(doc! { "_id": { "$in": ids } })

@@ -25,7 +25,7 @@ pub struct Limits {
     pub finish: Duration,
 }
 
-/// The limits of an operation; lease >= apply + finish, so that a finish never meets a lease that has ended by design.
+/// The limits of an operation; lease > apply + finish, so that a finish never meets a lease that has ended by design.
 #[must_use]
 pub const fn limits(operation: Operation) -> Limits {
     match operation {
@@ -47,6 +47,12 @@ pub const fn limits(operation: Operation) -> Limits {
         }
     }
 }
+
+const _: () = {
+    let (mail, debt) = (limits(Operation::EmailExtraction), limits(Operation::CreditorDebtUpdate));
+    assert!(mail.lease.as_secs() > mail.apply.as_secs() + mail.finish.as_secs());
+    assert!(debt.lease.as_secs() > debt.apply.as_secs() + debt.finish.as_secs());
+};
 
 /// Whether the operation's sink answers.
 ///

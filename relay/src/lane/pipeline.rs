@@ -1,17 +1,17 @@
 //! Claim n + 1, apply n and finish n - 1 at the same time, in one task.
 //!
-//! Bounded: a batch is claimed only when the one before has gone into its apply, so at most four are in flight (waiting, applied,
-//! waiting to be finished, finished), 4,000 messages of 4 KiB at most, over four Postgres connections. The first trouble stops the
+//! Bounded: a batch is claimed only when the one before has gone into its apply, so at most four large ones are in flight (waiting,
+//! applied, waiting to be finished, finished), some 4,000 messages of 4 KiB, and a few small ones. The first trouble stops the
 //! claims; what is in flight is finished or given back.
 
 use super::{POSTGRES_PAUSE, Summary, Trouble};
 use crate::{
-    context::{Context, InFlight},
+    context::{Context, InFlight, abandon},
     operations::{self, Limits},
     outbox::{self, Claim, Finished, LowWaterMark, Receipt},
     outcome::{Failure, Transition},
 };
-use deadpool_postgres::Client as Connection;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use shared::{
     admin::Readiness,
     message::{MessageId, Operation},
@@ -31,6 +31,11 @@ use tokio_util::sync::CancellationToken;
 const IDLE_FIRST: Duration = Duration::from_millis(5);
 /// An idle lane polls at least this often, whether or not anybody pokes it.
 const IDLE_LAST: Duration = Duration::from_millis(250);
+
+/// Batches that are applied side by side while they have fewer than [`SMALL`] messages in all: a message need not wait for the
+/// acknowledgement of the one before. Large batches follow each other, else they would mean the same entries.
+const SIDE_BY_SIDE: usize = 4;
+const SMALL: usize = 100;
 
 /// What to do when there is nothing to claim.
 pub(super) enum WhenIdle<'a> {
@@ -187,32 +192,53 @@ impl Pipeline {
         stop: &CancellationToken,
     ) -> Result<(), Trouble> {
         let mut result = Ok(());
-        while let Some(Batch { claims, lease_end, in_flight }) = claimed.recv().await {
-            let began = Instant::now();
-            let in_time = began + self.limits.apply + self.limits.finish <= lease_end;
-            let finished = if in_time && !stop.is_cancelled() {
-                operations::apply(&self.context, self.operation, claims, began + self.limits.apply).await
-            } else {
-                claims.into_iter().map(Claim::give_back).collect()
+        let mut under_way = FuturesUnordered::new();
+        let mut messages = 0;
+        loop {
+            let has_room = under_way.len() < SIDE_BY_SIDE && messages < SMALL;
+            let applied: Applied = tokio::select! {
+                Some(batch) = claimed.recv(), if has_room => {
+                    messages += batch.claims.len();
+                    under_way.push(self.apply(batch, stop));
+                    continue;
+                }
+                Some(applied) = under_way.next() => applied,
+                else => return result,
             };
-            match finished.iter().find_map(Finished::sinks_failure) {
-                Some(failure) => {
-                    stop.cancel();
-                    result = Err(Trouble::Sink(failure.clone()));
-                }
-                None if stop.is_cancelled() => {}
-                None => {
-                    self.through.store(true, Relaxed);
-                    let size = self.size.load(Relaxed);
-                    self.size.store((size * 2).min(self.limits.batch), Relaxed);
-                    self.report(Ok(()));
-                }
+            messages -= applied.finished.len();
+            if let Some(failure) = applied.finished.iter().find_map(Finished::sinks_failure) {
+                stop.cancel();
+                result = Err(Trouble::Sink(failure.clone()));
             }
-            tracing::debug!(operation = self.operation.name(), count = finished.len(), took = ?began.elapsed(), "applied");
             // The finish stage ends after this one, so it takes everything.
-            let _ = to_finish.send(Applied { finished, lease_end, in_flight }).await;
+            let _ = to_finish.send(applied).await;
         }
-        result
+    }
+
+    async fn apply(
+        &self,
+        Batch { claims, lease_end, in_flight }: Batch,
+        stop: &CancellationToken,
+    ) -> Applied {
+        let Limits { batch, lease, apply, finish } = self.limits;
+        let began = Instant::now();
+        if stop.is_cancelled() || began + apply + finish > lease_end {
+            let finished = claims.into_iter().map(Claim::give_back).collect();
+            return Applied { finished, lease_end, in_flight };
+        }
+        let finished = operations::apply(&self.context, self.operation, claims, began + apply).await;
+        let took = began.elapsed();
+        if finished.iter().all(|finished| finished.sinks_failure().is_none()) && !stop.is_cancelled() {
+            self.through.store(true, Relaxed);
+            let size = self.size.load(Relaxed);
+            // The next batch waits for as long as this one takes, and must not be too late when its turn comes.
+            let is_slow = took > (lease - apply - finish) / 2;
+            let next = if is_slow { (size / 2).max(1) } else { (size * 2).min(batch) };
+            self.size.store(next, Relaxed);
+            self.report(Ok(()));
+        }
+        tracing::debug!(operation = self.operation.name(), count = finished.len(), ?took, "applied");
+        Applied { finished, lease_end, in_flight }
     }
 
     async fn finish_all(
@@ -336,14 +362,5 @@ fn log_failure(id: MessageId, transition: &Transition) -> &'static str {
             tracing::error!(message_id = id, %failure, "dead: a person has to look");
             "dead"
         }
-    }
-}
-
-/// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in.
-async fn abandon(connection: Connection) {
-    let token = connection.cancel_token();
-    drop(Connection::take(connection));
-    if timeout(POSTGRES_PAUSE, token.cancel_query(tokio_postgres::NoTls)).await.is_err() {
-        tracing::warn!("Postgres does not answer a cancel request");
     }
 }

@@ -21,20 +21,24 @@ use std::{collections::HashMap, fmt::Write};
 /// What the list is called in a client document.
 pub(super) const LIST: &str = "final_creditor_list";
 
-/// A client with what an update of its entries has to repeat of the document as it was read.
+/// A client and its document, of which an update repeats what it has read.
 #[derive(Debug)]
 pub struct Found {
     /// The plain data.
     pub client: Client,
-    id: RawBson,
-    /// By position, ascending: the entry's fields of [`AS_READ`], as they were read.
-    as_read: Vec<(usize, [Option<RawBson>; AS_READ.len()])>,
+    document: RawDocumentBuf,
 }
 
 impl Found {
     /// Its `_id`.
-    pub(super) fn id(&self) -> RawBson {
-        self.id.clone()
+    pub(super) fn id(&self) -> Option<RawBsonRef<'_>> {
+        self.document.get("_id").ok().flatten()
+    }
+
+    /// The fields of [`AS_READ`] of the entry at this position.
+    fn as_read(&self, position: usize) -> Option<[Option<RawBsonRef<'_>>; AS_READ.len()]> {
+        let list = self.document.get_array(LIST).ok()?;
+        Some(fields_of(list.into_iter().nth(position)?.ok()?.as_document()?, AS_READ))
     }
 
     /// Whether an entry can only be addressed by its position.
@@ -68,8 +72,7 @@ pub(super) fn statement(
     EntryUpdate { found, entry, update, amount }: &EntryUpdate<'_>,
 ) -> Option<RawDocumentBuf> {
     let stamp = update.stamp.to_string();
-    let at = found.as_read.binary_search_by_key(&entry.position, |(position, _)| *position).ok()?;
-    let (_, as_read) = found.as_read.get(at)?;
+    let (id, as_read) = (found.id()?, found.as_read(entry.position)?);
     let (place, filter_place) = match &entry.id {
         Some(_) => (format!("{LIST}.$[e]"), "e".to_owned()),
         None => (format!("{LIST}.{}", entry.position), format!("{LIST}.{}", entry.position)),
@@ -78,15 +81,15 @@ pub(super) fn statement(
     for (name, value) in AS_READ.into_iter().zip(as_read) {
         match (name, value) {
             // Equality would also match inside an array.
-            ("id", Some(RawBson::String(id))) => {
-                filter.set(name, rawdoc! { "$eq": id.as_str(), "$not": { "$type": "array" } })?
+            ("id", Some(RawBsonRef::String(id))) => {
+                filter.set(name, rawdoc! { "$eq": id, "$not": { "$type": "array" } })?
             }
             (MARK, _) if entry.fence.is_some() => {
                 filter.set("_relay.stamp", rawdoc! { "$type": "string", "$lt": stamp.as_str() })?;
             }
             (MARK, None) => filter.set("_relay.stamp", rawdoc! { "$exists": false })?,
-            (_, Some(RawBson::Undefined)) => filter.set(name, rawdoc! { "$type": "undefined" })?,
-            (_, Some(value)) => filter.set(name, rawdoc! { "$eq": value.clone() })?,
+            (_, Some(RawBsonRef::Undefined)) => filter.set(name, rawdoc! { "$type": "undefined" })?,
+            (_, Some(value)) => filter.set(name, rawdoc! { "$eq": value })?,
             (_, None) => filter.set(name, rawdoc! { "$exists": false })?,
         }
     }
@@ -95,9 +98,7 @@ pub(super) fn statement(
     new.set(MARK, rawdoc! { "stamp": stamp.as_str(), "email": update.email_id, "previous": previous })?;
     let change = rawdoc! { "$set": new.document };
     if entry.id.is_some() {
-        return Some(
-            rawdoc! { "q": { "_id": found.id.clone() }, "u": change, "arrayFilters": [filter.document] },
-        );
+        return Some(rawdoc! { "q": { "_id": id }, "u": change, "arrayFilters": [filter.document] });
     }
     for (name, value) in entry.identity.fields() {
         filter.set(
@@ -106,7 +107,7 @@ pub(super) fn statement(
         )?;
     }
     filter.place = "";
-    filter.set("_id", found.id.clone())?;
+    filter.set("_id", id)?;
     Some(rawdoc! { "q": filter.document, "u": change })
 }
 
@@ -166,9 +167,9 @@ fn text(value: Option<RawBsonRef<'_>>) -> Option<String> {
 }
 
 /// Reads a document as far as it has the expected shape; what has not is never written.
-pub(super) fn read_client(document: &RawDocument) -> Option<Found> {
+pub(super) fn read_client(document: RawDocumentBuf) -> Option<Found> {
     let names = ["_id", "aktenzeichen", "firstName", "lastName", LIST, "list_length"];
-    let [id, aktenzeichen, first_name, last_name, list, length] = fields_of(document, names);
+    let [id, aktenzeichen, first_name, last_name, list, length] = fields_of(&document, names);
     let id = id?;
     let list: Vec<RawBsonRef<'_>> = list
         .and_then(RawBsonRef::as_array)
@@ -176,8 +177,7 @@ pub(super) fn read_client(document: &RawDocument) -> Option<Found> {
         .unwrap_or_default();
     let positions_hold = number(length).is_some_and(|length| usize::try_from(length) == Ok(list.len()));
     let elements = || list.iter().enumerate().filter_map(|(at, element)| Some((at, element.as_document()?)));
-    let (mut entries, as_read): (Vec<Entry>, Vec<_>) =
-        elements().map(|(at, element)| read_entry(at, element)).unzip();
+    let mut entries: Vec<Entry> = elements().map(|(at, element)| read_entry(at, element)).collect();
     // Two entries of one key cannot be told apart by a filter, whatever else they hold: neither may be written.
     let mut count: HashMap<String, usize> = HashMap::new();
     let in_arrays = elements().filter_map(|(_, element)| element.get_array("id").ok());
@@ -196,16 +196,15 @@ pub(super) fn read_client(document: &RawDocument) -> Option<Found> {
         last_name: text(last_name).unwrap_or_default(),
         entries,
     };
-    Some(Found { client, id: id.into(), as_read })
+    Some(Found { client, document })
 }
 
 /// Without a string `id` an entry is addressed by its identity, so that has to hold something, and nothing but strings: equality
 /// would also match inside an array.
-fn read_entry(position: usize, element: &RawDocument) -> (Entry, (usize, [Option<RawBson>; AS_READ.len()])) {
+fn read_entry(position: usize, element: &RawDocument) -> Entry {
     let identity_names = Identity::default().fields().map(|(name, _)| name);
-    let as_read = fields_of(element, AS_READ);
+    let [id, amount, _, mark] = fields_of(element, AS_READ);
     let identity_values = fields_of(element, identity_names);
-    let [id, amount, _, mark] = as_read;
     let [
         sender_name,
         sender_email,
@@ -239,8 +238,7 @@ fn read_entry(position: usize, element: &RawDocument) -> (Entry, (usize, [Option
         Some(Fence { stamp: text(stamp)?, email_id, previous: previous.and_then(read_amount) })
     });
     let entry_key = id.clone().unwrap_or_else(|| identity_key(&identity));
-    let entry = Entry { position, id, entry_key, addressable, identity, stored, fence };
-    (entry, (position, as_read.map(|value| value.map(RawBson::from))))
+    Entry { position, id, entry_key, addressable, identity, stored, fence }
 }
 
 /// `h:` and 16 hex digits of SHA-256 over the identity fields, each as JSON string or null, one per line.
@@ -294,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_entry_without_anything_to_tell_it_by_is_not_addressed() {
-        let entry = |element: Document| read_entry(0, &raw(&element)).0;
+        let entry = |element: Document| read_entry(0, &raw(&element));
         assert!(entry(doc! { "id": "cr_1", "sender_name": null, "reference_number": 12345 }).addressable);
         assert!(!entry(doc! { "sender_name": null, "sender_email": "" }).addressable);
         assert!(!entry(doc! { "id": 5, "sender_name": "a" }).addressable);
@@ -307,7 +305,7 @@ mod tests {
     #[test]
     fn stored_amounts_of_every_number_type_are_read_and_others_are_told() {
         let stored =
-            |value: Bson| read_entry(0, &raw(&doc! { "id": "a", "current_debt_amount": value })).0.stored;
+            |value: Bson| read_entry(0, &raw(&doc! { "id": "a", "current_debt_amount": value })).stored;
         let known = |text: &str| StoredAmount::Known(text.parse().unwrap());
         assert_eq!(stored(Bson::Double(19045.67)), known("19045.67"));
         assert_eq!(stored(Bson::Int32(980)), known("980"));
@@ -323,7 +321,7 @@ mod tests {
     #[test]
     fn entries_of_one_key_and_shifted_positions_take_part_but_are_never_written() {
         let addressable = |entries: Vec<Document>, length: i32| {
-            let found = read_client(&raw(&doc! { "_id": 1, LIST: entries, "list_length": length })).unwrap();
+            let found = read_client(raw(&doc! { "_id": 1, LIST: entries, "list_length": length })).unwrap();
             found.client.entries.iter().map(|entry| entry.addressable).collect::<Vec<_>>()
         };
         let id = |id: &str| doc! { "id": id };
@@ -331,6 +329,6 @@ mod tests {
         assert_eq!(addressable(vec![id("a"), doc! { "id": "a", "reference_number": 5 }], 2), [false, false]);
         assert_eq!(addressable(vec![id("a"), doc! { "id": ["a"] }], 2), [false, false]);
         assert_eq!(addressable(vec![id("a"), doc! { "sender_name": "x" }], 3), [true, false]);
-        assert!(read_client(&raw(&doc! { "_id": 1, LIST: "text" })).unwrap().client.entries.is_empty());
+        assert!(read_client(raw(&doc! { "_id": 1, LIST: "text" })).unwrap().client.entries.is_empty());
     }
 }

@@ -8,7 +8,7 @@ mod plan;
 
 use crate::{
     client::Entry,
-    context::Context,
+    context::{Context, abandon},
     ledger::{self, Decision, LedgerRow},
     mongo::{EntryUpdate, Found},
     outbox::{Claim, Finished},
@@ -17,8 +17,11 @@ use crate::{
 use futures_util::future::join_all;
 use plan::{Documents, Marks, Open, Step, Target, Verdict, locate, plan, settle};
 use shared::message::{CreditorDebtUpdate, MessageId, Origin};
-use std::collections::{HashMap, HashSet};
-use tokio::time::{Instant, timeout_at};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Rounds without any message ending: the first, one after a lost race or an unknown outcome, one more for an entry that moved again.
 const ROUNDS: usize = 3;
@@ -27,6 +30,8 @@ const STATEMENTS: usize = 500;
 /// A batch is carried in this many parts at once, so that the relay and MongoDB work at the same time. Messages of one client are
 /// in one part.
 const PARTS: u64 = 2;
+/// For one look into the ledger.
+const LOOK: Duration = Duration::from_secs(4);
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
@@ -48,7 +53,14 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             Err(failure) => finished.push(claim.failed(failure, 0)),
         }
     }
+    let mut connection = context.turns.connection(&context.pool, parts.iter().map(Vec::len).sum()).await;
+    let turn = match &mut connection {
+        Some(connection) => context.turns.take(connection).await,
+        None => None,
+    };
     let carried = join_all(parts.into_iter().map(|part| carry_or_halve(context, part, deadline))).await;
+    drop(turn);
+    drop(connection);
     // An error that we do not know, and nothing at all got through: nothing says that the messages are to blame.
     let none_through = carried.iter().all(|(ended, _)| ended.is_empty());
     let alone = none_through && carried.iter().map(|(_, failed)| failed.len()).sum::<usize>() == 1;
@@ -115,12 +127,11 @@ async fn carry(
             Err(last.clone().err().unwrap_or_else(|| context.clients.unreachable(failure)))
         };
         match timeout_at(deadline, round(context, open)).await.unwrap_or_else(late) {
-            Ok(ended) => {
+            Ok(mut ended) => {
                 last = Ok(());
                 if !ended.is_empty() {
                     fruitless = 0;
                 }
-                let mut ended: HashMap<MessageId, Result<Verdict, Failure>> = ended.into_iter().collect();
                 for message in std::mem::take(open) {
                     match ended.remove(&message.claim.id) {
                         Some(Ok(verdict)) => finished.push(conclude(message, verdict)),
@@ -163,13 +174,13 @@ async fn carry(
 async fn round(
     context: &Context,
     open: &mut [Open],
-) -> Result<Vec<(MessageId, Result<Verdict, Failure>)>, Failure> {
+) -> Result<HashMap<MessageId, Result<Verdict, Failure>>, Failure> {
     let found = find(context, open).await?;
     let documents = Documents::new(&found);
     let targets: Vec<Result<Target<'_>, Box<Step>>> =
         open.iter().map(|message| locate(&documents, message)).collect();
-    let seen: Vec<Option<Entry>> =
-        targets.iter().map(|target| target.as_ref().ok().map(|target| target.entry.clone())).collect();
+    let seen: Vec<Option<&Entry>> =
+        targets.iter().map(|target| target.as_ref().ok().map(|target| target.entry)).collect();
     let marks = ledger_marks(context, &targets).await?;
     let mut steps = plan(context.guard, open, targets, &marks);
 
@@ -190,11 +201,12 @@ async fn round(
     let outcome = write(context, &writes, &mut refused).await;
     drop(writes);
     let result = outcome.map(|results| settle(&mut steps, open, results));
-    for (message, seen) in open.iter_mut().zip(seen) {
+    let has_ended = |id: &MessageId| result.as_ref().is_ok_and(|ended| ended.contains_key(id));
+    for (message, seen) in open.iter_mut().zip(seen).filter(|(message, _)| !has_ended(&message.claim.id)) {
         message.sent |= sent.contains(&message.claim.id);
-        message.raced = message.seen.as_ref().is_some_and(|before| Some(before) != seen.as_ref());
+        message.raced = message.seen.as_ref().is_some_and(|before| Some(before) != seen);
         message.refused = refused.remove(&message.claim.id);
-        message.seen = seen;
+        message.seen = seen.cloned();
     }
     result
 }
@@ -232,55 +244,49 @@ async fn ledger_marks(
         return Ok(HashMap::new());
     }
     let connection = context.connection().await?;
-    ledger::marks(&connection, &keys.into_iter().collect::<Vec<_>>())
-        .await
-        .map_err(|error| ledger::unreadable(&error))
+    let keys: Vec<_> = keys.into_iter().collect();
+    let Ok(marks) = timeout(LOOK, ledger::marks(&connection, &keys)).await else {
+        abandon(connection).await;
+        return Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look into the ledger"));
+    };
+    marks.map_err(|error| ledger::unreadable(&error))
 }
 
-/// Sends one command; where the server refuses it as a whole, halves it until the culprit is alone. The result names each message
-/// that is settled: written, or refused for good reason of its own; `refused` gets those that may still pass.
+/// Sends the commands. The result names each message that is settled: written, or refused for good reason of its own; `refused`
+/// gets those that may still pass.
 async fn write(
     context: &Context,
     writes: &[(MessageId, EntryUpdate<'_>)],
     refused: &mut HashMap<MessageId, Failure>,
 ) -> Result<HashMap<MessageId, Result<(), Failure>>, Failure> {
     let mut results = HashMap::new();
-    let mut parts: Vec<_> = writes.chunks(STATEMENTS).collect();
-    while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
+    for part in writes.chunks(STATEMENTS) {
         let updates: Vec<EntryUpdate<'_>> = part.iter().map(|(_, update)| *update).collect();
-        match context.clients.update(&updates).await {
-            Ok(written) => {
-                if let Some(failure) = written.refused.values().find(|failure| failure.class.is_the_sinks()) {
-                    return Err(failure.clone());
+        let written = context.clients.update(&updates).await?;
+        if let Some(failure) = written.refused.values().find(|failure| failure.class.is_the_sinks()) {
+            return Err(failure.clone());
+        }
+        // The count says only that some entry was not as read: others work on the same ones. Each is asked for its mark, which is
+        // cheaper than to plan all of them again.
+        let carried = match written.all_changed {
+            true => HashSet::new(),
+            false => {
+                context.turns.lost_race();
+                context.clients.carried(&updates).await?
+            }
+        };
+        for (index, (id, _)) in part.iter().enumerate() {
+            match written.refused.get(&index) {
+                // Moved or raced: the next round looks again. The last round's failure is counted.
+                Some(failure) if failure.class == FailureClass::Transient => {
+                    refused.insert(*id, failure.clone());
                 }
-                // The count says only that some entry was not as read: others work on the same ones. Each is asked for its mark,
-                // which is cheaper than to plan all of them again.
-                let carried = match written.all_changed {
-                    true => HashSet::new(),
-                    false => context.clients.carried(&updates).await?,
-                };
-                for (index, (id, _)) in part.iter().enumerate() {
-                    match written.refused.get(&index) {
-                        // Moved or raced: the next round looks again. The last round's failure is counted.
-                        Some(failure) if failure.class == FailureClass::Transient => {
-                            refused.insert(*id, failure.clone());
-                        }
-                        Some(failure) => drop(results.insert(*id, Err(failure.clone()))),
-                        None if written.all_changed || carried.contains(&index) => {
-                            drop(results.insert(*id, Ok(())));
-                        }
-                        None => {}
-                    }
+                Some(failure) => drop(results.insert(*id, Err(failure.clone()))),
+                None if written.all_changed || carried.contains(&index) => {
+                    drop(results.insert(*id, Ok(())));
                 }
+                None => {}
             }
-            Err(failure) if failure.class == FailureClass::Permanent && part.len() > 1 => {
-                let (front, back) = part.split_at(part.len() / 2);
-                parts.extend([back, front]);
-            }
-            Err(failure) if failure.class == FailureClass::Permanent => {
-                results.extend(part.iter().map(|(id, _)| (*id, Err(failure.clone()))));
-            }
-            Err(failure) => return Err(failure),
         }
     }
     Ok(results)

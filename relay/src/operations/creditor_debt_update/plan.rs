@@ -252,22 +252,22 @@ pub(super) fn settle(
     steps: &mut Vec<(Option<Target<'_>>, Step)>,
     open: &[Open],
     mut results: HashMap<MessageId, Result<(), Failure>>,
-) -> Vec<(MessageId, Result<Verdict, Failure>)> {
-    let mut ended = Vec::new();
+) -> HashMap<MessageId, Result<Verdict, Failure>> {
+    let mut ended = HashMap::new();
     let mut superseded = HashSet::new();
     let ids: Vec<MessageId> = open.iter().map(|message| message.claim.id).collect();
     let mut waiting = Vec::new();
     for (id, (target, step)) in ids.into_iter().zip(std::mem::take(steps)) {
         match step {
-            Step::Ended(verdict) => ended.push((id, Ok(verdict))),
-            Step::Failed(failure) => ended.push((id, Err(failure))),
+            Step::Ended(verdict) => drop(ended.insert(id, Ok(verdict))),
+            Step::Failed(failure) => drop(ended.insert(id, Err(failure))),
             Step::Coalesced => waiting.extend(target.map(|target| (id, target))),
             Step::Write { older, .. } => match (results.remove(&id), target) {
                 (Some(Ok(())), Some(target)) => {
                     superseded.extend(older);
-                    ended.push((id, Ok(Verdict::at(&target, Outcome::Applied, "written"))));
+                    ended.insert(id, Ok(Verdict::at(&target, Outcome::Applied, "written")));
                 }
-                (Some(Err(failure)), _) => ended.push((id, Err(failure))),
+                (Some(Err(failure)), _) => drop(ended.insert(id, Err(failure))),
                 (Some(Ok(())) | None, _) => {}
             },
         }
@@ -275,7 +275,7 @@ pub(super) fn settle(
     for (id, target) in waiting {
         if superseded.contains(&id) {
             let reason = "a newer mail was written in the same batch";
-            ended.push((id, Ok(Verdict::at(&target, Outcome::Superseded, reason))));
+            ended.insert(id, Ok(Verdict::at(&target, Outcome::Superseded, reason)));
         }
     }
     ended
