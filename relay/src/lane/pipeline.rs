@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// An idle lane polls after this, then ever more rarely.
-const IDLE_FIRST: Duration = Duration::from_millis(5);
+const IDLE_FIRST: Duration = Duration::from_millis(2);
 /// An idle lane polls at least this often, whether or not anybody pokes it.
 const IDLE_LAST: Duration = Duration::from_millis(250);
 
