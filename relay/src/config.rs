@@ -49,7 +49,7 @@ pub struct Settings {
     /// Hold an amount that is lower than the stored one for a person: true or false
     #[arg(long, env = "RELAY_HOLD_LOWER_AMOUNTS", default_value = HOLD_LOWER_AMOUNTS, global = true)]
     hold_lower_amounts: String,
-    /// Postgres connections, at most; beside them one listens [3 to 100]
+    /// Postgres connections, at most; beside them one listens [5 to 100]
     #[arg(long, env = "RELAY_POOL_SIZE", default_value = POOL_SIZE, global = true)]
     pool_size: String,
     /// Days after which a finished message is removed from the outbox [1 to 3650]
@@ -116,7 +116,7 @@ impl Settings {
         let hold_lower =
             keep(&mut problems, hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false".into())));
         let pool_size =
-            keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 3..=100));
+            keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 5..=100));
         let days = given(&self.retention_days, RETENTION_DAYS);
         let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
         if given(&self.extractor, EXTRACTOR) != EXTRACTOR {

@@ -1,6 +1,6 @@
 //! One loop for every operation: claim, apply and finish as a pipeline, until something is in the way; then wait and go on.
 //!
-//! A lane holds no connection and no transaction while it applies. It claims nothing while its sink is away, and gives back what
+//! A lane holds no connection and no transaction while it applies, but for a turn (`turns.rs`). It claims nothing while its sink is away, and gives back what
 //! it can no longer finish in time.
 
 mod pipeline;
@@ -60,11 +60,12 @@ impl Lane {
             match trouble {
                 Trouble::Postgres(_) => sleep_or(POSTGRES_PAUSE, &shutdown).await,
                 Trouble::Sink(_) => {
-                    if self.pipeline.take_through() {
+                    let has_gone_through = self.pipeline.take_through();
+                    if has_gone_through {
                         self.breaker.succeeded();
                     }
                     self.breaker.failed();
-                    self.pipeline.resize_after_trouble();
+                    self.pipeline.resize_after_trouble(has_gone_through);
                     self.wait_for_sink(&shutdown).await;
                 }
             }

@@ -32,7 +32,7 @@ const SERVER_SELECTION: Duration = Duration::from_secs(2);
 /// A reply later than this is an unknown outcome; the server stops working on the command a little earlier.
 const CALL: Duration = Duration::from_secs(4);
 /// `maxTimeMS` of a command.
-const SERVER_TIME_MS: i32 = 3500;
+const SERVER_TIME: Duration = Duration::from_millis(3500);
 /// `wtimeout`, a little earlier: what is missing is then the majority and not just the time.
 const MAJORITY_TIME_MS: i32 = 3000;
 /// Most documents of one find. A batch that means more is halved, since what a cut-off document holds is not known.
@@ -147,6 +147,9 @@ impl Clients {
             let pair = |(last, first): &(String, String)| doc! { "lastName": last, "firstName": first };
             let pairs: Vec<Document> = part.iter().copied().map(pair).collect();
             found.extend(self.find(doc! { "$or": pairs }, Some(german.clone())).await?);
+            if found.iter().map(Found::bytes).sum::<usize>() > FIND_BYTES {
+                return Err(too_much());
+            }
         }
         Ok(found)
     }
@@ -179,7 +182,7 @@ impl Clients {
     /// # Errors
     /// [`Failure`] of the sink.
     pub async fn carried(&self, updates: &[EntryUpdate<'_>]) -> Result<HashSet<usize>, Failure> {
-        let fields = doc! { format!("{LIST}.id"): 1, format!("{LIST}.{MARK}"): 1 };
+        let fields = doc! { format!("{LIST}.id"): 1, format!("{LIST}.current_debt_amount"): 1, format!("{LIST}.{MARK}"): 1 };
         let documents = self.read(one_of(updates.iter().map(|update| update.found))?, None, fields).await?;
         let found: Vec<Found> = documents.into_iter().filter_map(read_client).collect();
         let clients: HashMap<&str, &Client> =
@@ -189,9 +192,13 @@ impl Clients {
             let mut entries = client.into_iter().flat_map(|client| &client.entries);
             let entry =
                 entries.find(|entry| entry.addressable && entry.id.is_some() && entry.id == update.entry.id);
-            entry.and_then(|entry| entry.fence.as_ref()).is_some_and(|fence| {
-                fence.stamp == update.update.stamp.to_string() && fence.email_id == update.update.email_id
-            })
+            let EntryUpdate { update, amount, .. } = update;
+            entry
+                .filter(|entry| entry.stored.known() == Some(*amount))
+                .and_then(|entry| entry.fence.as_ref())
+                .is_some_and(|fence| {
+                    fence.stamp == update.stamp.to_string() && fence.email_id == update.email_id
+                })
         };
         let carried = updates.iter().enumerate().filter(|(_, update)| is_carried(update));
         Ok(carried.map(|(index, _)| index).collect())
@@ -210,7 +217,7 @@ impl Clients {
             .find(filter)
             .projection(fields)
             .limit(FIND_LIMIT.try_into().unwrap_or(i64::MAX))
-            .max_time(CALL);
+            .max_time(SERVER_TIME);
         find = find.selection_criteria(primary).read_concern(ReadConcern::majority());
         if let Some(collation) = collation {
             find = find.collation(collation);
@@ -228,9 +235,7 @@ impl Clients {
         };
         let (documents, bytes): (Vec<RawDocumentBuf>, usize) = self.bounded(read).await?;
         if documents.len() == FIND_LIMIT || bytes > FIND_BYTES {
-            let text =
-                format!("more than {FIND_LIMIT} clients or {} MiB have the number or name", FIND_BYTES >> 20);
-            return Err(Failure::new(FailureClass::Permanent, text));
+            return Err(too_much());
         }
         Ok(documents)
     }
@@ -275,7 +280,7 @@ impl Clients {
         let command = rawdoc! {
             "update": self.collection.name(),
             "ordered": false,
-            "maxTimeMS": SERVER_TIME_MS,
+            "maxTimeMS": i64::try_from(SERVER_TIME.as_millis()).unwrap_or(i64::MAX),
             "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_TIME_MS },
             "updates": statements,
         };
@@ -310,6 +315,11 @@ fn one_of<'a>(found: impl Iterator<Item = &'a Found>) -> Result<Document, Failur
     let text = "a client document has an _id that cannot be read";
     let ids = Bson::try_from(RawBson::Array(ids)).map_err(|_| Failure::new(FailureClass::Permanent, text))?;
     Ok(doc! { "_id": { "$in": ids } })
+}
+
+fn too_much() -> Failure {
+    let text = format!("more than {FIND_LIMIT} clients or {} MiB have the number or name", FIND_BYTES >> 20);
+    Failure::new(FailureClass::Permanent, text)
 }
 
 fn is_german(collation: &Collation) -> bool {

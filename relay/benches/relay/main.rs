@@ -58,6 +58,11 @@ async fn main() -> ExitCode {
 
 async fn run(bench: Bench) -> anyhow::Result<()> {
     report::machine().await?;
+    measure(bench).await?;
+    report::end()
+}
+
+async fn measure(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Drain { n, runs } => drain::run(n, runs).await,
         Bench::Workers { n, runs } => workers::run(n, runs).await,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use testkit::Database;
 use tokio_postgres::Client;
 
-/// The WAL and its full-page images are those of the whole server, where nothing else works during a bench.
+/// The WAL and its full-page images are those of the whole server, where nothing else works during a bench. Postgres counts
+/// transactions; every statement of relay and feed is one of its own.
 const COUNTERS: &str =
     "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8, wal_fpi::float8, xact_commit::float8,
         coalesce(n_tup_upd, 0)::float8, coalesce(n_tup_hot_upd, 0)::float8
@@ -56,7 +57,7 @@ impl Counters {
         json!({
             "wal_bytes_per_message": ((self.wal_bytes - start.wal_bytes) / n.max(1.0)).round(),
             "wal_full_page_images_per_message": rounded((self.full_page_images - start.full_page_images) / n.max(1.0)),
-            "transactions_per_message": rounded((self.transactions - start.transactions) / n.max(1.0)),
+            "statements_per_message": rounded((self.transactions - start.transactions) / n.max(1.0)),
             "hot_share": ratio(self.hot_updates - start.hot_updates, self.updates - start.updates),
         })
     }

@@ -101,7 +101,7 @@ impl Relay {
             .env("MONGODB_URL", mongodb_url)
             .env("MONGODB_DATABASE", &world.mongo.name)
             .env("RELAY_ADMIN_LISTEN", admin.to_string())
-            .env("RUST_LOG", "warn")
+            .env_remove("RUST_LOG")
             .env_remove("DATABASE_DIRECT_URL")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

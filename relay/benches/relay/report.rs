@@ -128,6 +128,11 @@ pub(crate) async fn machine() -> anyhow::Result<()> {
     }))
 }
 
+/// The last line: all has been measured.
+pub(crate) fn end() -> anyhow::Result<()> {
+    print(&json!({ "bench": "end", "date": jiff::Timestamp::now().to_string() }))
+}
+
 /// `name: value` of a file in /proc.
 pub(crate) fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;

@@ -27,8 +27,8 @@ const SIZES: &str =
 /// What is watched for levelling off.
 #[derive(Debug, Default)]
 struct Watched {
-    table_mib: Vec<f64>,
-    index_mib: Vec<f64>,
+    table_bytes_per_row: Vec<f64>,
+    index_bytes_per_row: Vec<f64>,
     dead_rows: Vec<f64>,
     relay_rss_mib: Vec<f64>,
     wal_bytes_per_message: Vec<f64>,
@@ -65,7 +65,7 @@ pub(crate) async fn run(seconds: u32, rate: Option<u32>) -> anyhow::Result<()> {
         let at = rounded(started.elapsed().as_secs_f64());
         let backlog = i64::from(feed.fed()) - i64::try_from(done)?;
         watched.wal_bytes_per_message.extend(counted.get("wal_bytes_per_message").and_then(Value::as_f64));
-        let sizes = watched.sizes(&sql, usage).await?;
+        let sizes = watched.sizes(&sql, done, usage).await?;
         let head = json!({ "bench": "soak", "variant": "sample", "at_seconds": at, "ended": done, "backlog": backlog });
         print(&joined([head, counted, sizes, usage.json()]))?;
     }
@@ -101,15 +101,17 @@ async fn half_a_drain() -> anyhow::Result<u32> {
 }
 
 impl Watched {
-    async fn sizes(&mut self, sql: &Client, usage: Usage) -> anyhow::Result<Value> {
+    async fn sizes(&mut self, sql: &Client, rows: u64, usage: Usage) -> anyhow::Result<Value> {
         let row = sql.query_one(SIZES, &[]).await?;
-        #[expect(clippy::cast_precision_loss, reason = "megabytes")]
-        let mib = |column: usize| rounded(row.get::<_, i64>(column) as f64 / 1_048_576.0);
         let count = |column: usize| row.get::<_, i64>(column);
-        self.table_mib.push(mib(0));
-        self.index_mib.push(mib(1));
-        #[expect(clippy::cast_precision_loss, reason = "millions at most")]
-        self.dead_rows.push(count(2) as f64);
+        #[expect(clippy::cast_precision_loss, reason = "gigabytes at most")]
+        let number = |column: usize| count(column) as f64;
+        let mib = |column: usize| rounded(number(column) / 1_048_576.0);
+        // The statistics' row count is an estimate until the next vacuum; a row that has ended is there for certain.
+        let rows = f64::from(u32::try_from(rows)?).max(1.0);
+        self.table_bytes_per_row.push((number(0) / rows).round());
+        self.index_bytes_per_row.push((number(1) / rows).round());
+        self.dead_rows.push(number(2));
         self.relay_rss_mib.push(usage.peak_rss_mib);
         Ok(json!({ "table_mib": mib(0), "index_mib": mib(1), "dead_rows": count(2), "live_rows": count(3),
             "autovacuums": count(4) }))
@@ -123,7 +125,8 @@ impl Watched {
             ratio(part(2 * third, samples.len()), part(third, 2 * third))
         };
         json!({
-            "table": level(&self.table_mib), "index": level(&self.index_mib), "dead_rows": level(&self.dead_rows),
+            "table_bytes_per_row": level(&self.table_bytes_per_row),
+            "index_bytes_per_row": level(&self.index_bytes_per_row), "dead_rows": level(&self.dead_rows),
             "relay_peak_rss": level(&self.relay_rss_mib), "wal_bytes_per_message": level(&self.wal_bytes_per_message),
         })
     }

@@ -3,7 +3,7 @@
 use crate::{
     feed::{Feed, Inserter, poker},
     meter::Meter,
-    process::{Relay, until},
+    process::{Relay, Usage, until},
     report::{Line, joined, percentile, print, ratio, rounded, say},
     stock,
     verify::Kept,
@@ -15,7 +15,7 @@ use testkit::Database;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -62,10 +62,17 @@ async fn phase(plan: Plan, held: bool) -> anyhow::Result<Phase> {
     while started.elapsed().as_secs() < plan.seconds.into() {
         tokio::time::sleep(LOOK_EVERY.min(Duration::from_secs(plan.seconds.into()) / 10)).await;
         feed.must_run().await?;
+        let mut usage = Usage::default();
         for relay in &mut relays {
             done = relay.counts().await?.done();
+            usage = Usage::of(relay.pid()).unwrap_or_default();
         }
-        ages.extend(oldest_waiting(&sql, done).await?);
+        let age = oldest_waiting(&sql, done).await?;
+        ages.push(age);
+        let backlog = i64::from(feed.fed()) - i64::try_from(done)?;
+        let sample = json!({ "bench": "xmin", "variant": format!("{variant}, sample"), "at_seconds": rounded(started.elapsed().as_secs_f64()),
+            "ended": done, "backlog": backlog, "oldest_waiting_seconds": rounded(age), "dead_rows": dead_rows(&sql).await? });
+        print(&joined([sample, usage.json()]))?;
     }
     let fed = feed.stop().await?;
     let seconds = started.elapsed().as_secs_f64();
@@ -100,11 +107,11 @@ async fn phase(plan: Plan, held: bool) -> anyhow::Result<Phase> {
 
 /// Age of the oldest waiting message in seconds; 0 if none waits. Messages are worked off about in order, so the rows before
 /// those that have ended last need not be looked at.
-async fn oldest_waiting(sql: &Client, done: u64) -> anyhow::Result<Option<f64>> {
+async fn oldest_waiting(sql: &Client, done: u64) -> anyhow::Result<f64> {
     let statement = "select coalesce(max(extract(epoch from clock_timestamp() - created_at)), 0)::float8 from (
         select created_at from outbox_messages where id > $1 and processed_at is null and dead_at is null order by id limit 1) oldest";
     let from = i64::try_from(done)? - 5000;
-    Ok(Some(sql.query_one(statement, &[&from]).await?.get(0)))
+    Ok(sql.query_one(statement, &[&from]).await?.get(0))
 }
 
 async fn dead_rows(sql: &Client) -> anyhow::Result<i64> {

@@ -1,8 +1,8 @@
 //! Claim n + 1, apply n and finish n - 1 at the same time, in one task.
 //!
 //! Bounded: a batch is claimed only when the one before has gone into its apply, so at most four large ones are in flight (waiting,
-//! applied, waiting to be finished, finished), some 4,000 messages of 4 KiB, and a few small ones. The first trouble stops the
-//! claims; what is in flight is finished or given back.
+//! applied, waiting to be finished, finished), some 4,000 messages of 4 KiB, and a few small ones. When finishing lags, nothing
+//! more is applied, then nothing claimed. The first trouble stops the claims; what is in flight is finished or given back.
 
 use super::{POSTGRES_PAUSE, Summary, Trouble};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     operations::{self, Limits},
     outbox::{self, Claim, Finished, LowWaterMark, Receipt},
     outcome::{Failure, Transition},
+    turns::LARGE,
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use shared::{
@@ -22,7 +23,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Mutex, Notify, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -32,10 +33,14 @@ const IDLE_FIRST: Duration = Duration::from_millis(2);
 /// An idle lane polls at least this often, whether or not anybody pokes it.
 const IDLE_LAST: Duration = Duration::from_millis(250);
 
-/// Batches that are applied side by side while they have fewer than [`SMALL`] messages in all: a message need not wait for the
-/// acknowledgement of the one before. Large batches follow each other, else they would mean the same entries.
+/// Most batches that are applied side by side, so that a message need not wait for the acknowledgement of the one before. None is
+/// begun beside [`LARGE`] messages or more: large batches follow each other, else they would mean the same entries.
 const SIDE_BY_SIDE: usize = 4;
-const SMALL: usize = 100;
+/// Batches whose finish is under way or waits for its turn, before no other is applied.
+const FINISHES: usize = 2;
+/// A batch that is too slow for its lease makes the next one smaller, but not below this: where a single message is as slow, small
+/// batches help nobody.
+const SMALLEST: i64 = 64;
 
 /// What to do when there is nothing to claim.
 pub(super) enum WhenIdle<'a> {
@@ -59,6 +64,8 @@ pub(super) struct Pipeline {
     through: AtomicBool,
     /// The lowest message that was given back and has not been looked for again.
     returned: AtomicI64,
+    /// One finish after the other.
+    finishing: Mutex<()>,
 }
 
 /// A claimed batch on its way.
@@ -75,6 +82,13 @@ struct Applied {
     in_flight: InFlight,
 }
 
+/// A batch after its finish.
+struct Ended {
+    transitions: Vec<(MessageId, Transition)>,
+    receipt: Receipt,
+    has_next: bool,
+}
+
 impl Pipeline {
     pub(super) fn new(
         operation: Operation,
@@ -85,7 +99,8 @@ impl Pipeline {
         let limits = operations::limits(operation);
         let (size, returned) = (AtomicI64::new(limits.batch), AtomicI64::new(MessageId::MAX));
         let through = AtomicBool::new(false);
-        Pipeline { operation, limits, context, worker, readiness, size, through, returned }
+        let finishing = Mutex::new(());
+        Pipeline { operation, limits, context, worker, readiness, size, through, returned, finishing }
     }
 
     /// Works until there is trouble, the token is cancelled, or (with [`WhenIdle::End`]) nothing is due.
@@ -98,14 +113,12 @@ impl Pipeline {
     ) -> Result<(), Trouble> {
         let stop = shutdown.child_token();
         let (to_apply, claimed) = mpsc::channel(1);
-        let (to_finish, applied) = mpsc::channel(1);
         let wake = if let WhenIdle::Wait(wake) = &when_idle { Some(*wake) } else { None };
-        let (claim, apply, finish) = tokio::join!(
+        let (claim, carry) = tokio::join!(
             self.claim_all(when_idle, mark, to_apply, &stop),
-            self.apply_all(claimed, to_finish, &stop),
-            self.finish_all(applied, summary, wake, &stop),
+            self.carry_all(claimed, summary, wake, &stop),
         );
-        apply.and(finish).and(claim)
+        carry.and(claim)
     }
 
     /// Whether the sink answers.
@@ -124,12 +137,11 @@ impl Pipeline {
         self.through.swap(false, Relaxed)
     }
 
-    /// After an outage the first batch is one message; each further try takes twice as many, so that a few messages that look like
-    /// an outage do not block the others for ever.
-    pub(super) fn resize_after_trouble(&self) {
+    /// The first batch after something that went through is one message; each further try takes twice as many, so that a few
+    /// messages that look like an outage do not block the others for ever.
+    pub(super) fn resize_after_trouble(&self, has_gone_through: bool) {
         let size = self.size.load(Relaxed);
-        let next = if size == self.limits.batch { 1 } else { (size * 2).min(self.limits.batch) };
-        self.size.store(next, Relaxed);
+        self.size.store(if has_gone_through { 1 } else { (size * 2).min(self.limits.batch) }, Relaxed);
     }
 
     async fn claim_all(
@@ -185,33 +197,48 @@ impl Pipeline {
         }
     }
 
-    async fn apply_all(
+    /// Applies and finishes what is claimed, until there is no more.
+    async fn carry_all(
         &self,
         mut claimed: mpsc::Receiver<Batch>,
-        to_finish: mpsc::Sender<Applied>,
+        summary: &mut Summary,
+        wake: Option<&Notify>,
         stop: &CancellationToken,
     ) -> Result<(), Trouble> {
         let mut result = Ok(());
-        let mut under_way = FuturesUnordered::new();
-        let mut messages = 0;
+        let (mut applies, mut finishes) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let mut applied_messages = 0;
         loop {
-            let has_room = under_way.len() < SIDE_BY_SIDE && messages < SMALL;
-            let applied: Applied = tokio::select! {
+            let has_room =
+                applies.len() < SIDE_BY_SIDE && applied_messages < LARGE && finishes.len() < FINISHES;
+            tokio::select! {
                 Some(batch) = claimed.recv(), if has_room => {
-                    messages += batch.claims.len();
-                    under_way.push(self.apply(batch, stop));
-                    continue;
+                    applied_messages += batch.claims.len();
+                    applies.push(self.apply(batch, stop));
                 }
-                Some(applied) = under_way.next() => applied,
+                Some(applied) = applies.next() => {
+                    applied_messages -= applied.finished.len();
+                    if let Some(failure) = applied.finished.iter().find_map(Finished::sinks_failure) {
+                        stop.cancel();
+                        result = Err(Trouble::Sink(failure.clone()));
+                    }
+                    finishes.push(self.finish(applied));
+                }
+                Some(ended) = finishes.next() => {
+                    let has_next = ended.as_ref().is_ok_and(|ended| ended.has_next);
+                    match ended {
+                        Ok(ended) => self.count(&ended, summary),
+                        Err(trouble) => {
+                            stop.cancel();
+                            result = result.and(Err(trouble));
+                        }
+                    }
+                    if let (true, Some(wake)) = (has_next, wake) {
+                        wake.notify_waiters(); // another lane's work
+                    }
+                }
                 else => return result,
-            };
-            messages -= applied.finished.len();
-            if let Some(failure) = applied.finished.iter().find_map(Finished::sinks_failure) {
-                stop.cancel();
-                result = Err(Trouble::Sink(failure.clone()));
             }
-            // The finish stage ends after this one, so it takes everything.
-            let _ = to_finish.send(applied).await;
         }
     }
 
@@ -223,17 +250,19 @@ impl Pipeline {
         let Limits { batch, lease, apply, finish } = self.limits;
         let began = Instant::now();
         if stop.is_cancelled() || began + apply + finish > lease_end {
-            let finished = claims.into_iter().map(Claim::give_back).collect();
+            let end = |claim: Claim| if claim.is_condemned() { claim.condemn() } else { claim.give_back() };
+            let finished = claims.into_iter().map(end).collect();
             return Applied { finished, lease_end, in_flight };
         }
         let finished = operations::apply(&self.context, self.operation, claims, began + apply).await;
         let took = began.elapsed();
-        if finished.iter().all(|finished| finished.sinks_failure().is_none()) && !stop.is_cancelled() {
+        let is_done = |finished: &Finished| matches!(finished.transition, Transition::Done(_));
+        if !stop.is_cancelled() && finished.iter().any(is_done) {
             self.through.store(true, Relaxed);
             let size = self.size.load(Relaxed);
             // The next batch waits for as long as this one takes, and must not be too late when its turn comes.
             let is_slow = took > (lease - apply - finish) / 2;
-            let next = if is_slow { (size / 2).max(1) } else { (size * 2).min(batch) };
+            let next = if is_slow { (size / 2).max(SMALLEST.min(size)) } else { (size * 2).min(batch) };
             self.size.store(next, Relaxed);
             self.report(Ok(()));
         }
@@ -241,55 +270,28 @@ impl Pipeline {
         Applied { finished, lease_end, in_flight }
     }
 
-    async fn finish_all(
-        &self,
-        mut applied: mpsc::Receiver<Applied>,
-        summary: &mut Summary,
-        wake: Option<&Notify>,
-        stop: &CancellationToken,
-    ) -> Result<(), Trouble> {
-        let mut result = Ok(());
-        while let Some(Applied { finished, lease_end, in_flight }) = applied.recv().await {
-            let began = Instant::now();
-            let count = finished.len();
-            let has_next = finished.iter().any(|finished| finished.next.is_some());
-            summary.claimed += u64::try_from(count).unwrap_or(u64::MAX);
-            if let Err(trouble) = self.finish(finished, lease_end, summary).await {
-                stop.cancel();
-                result = Err(trouble);
-            }
-            drop(in_flight);
-            if let (true, Some(wake)) = (has_next, wake) {
-                wake.notify_waiters(); // another lane's work
-            }
-            tracing::debug!(operation = self.operation.name(), count, took = ?began.elapsed(), "finished");
-        }
-        result
-    }
-
     /// Commits, again and again until the lease ends: after it somebody else repeats the work, and the fence makes that harmless.
-    async fn finish(
-        &self,
-        batch: Vec<Finished>,
-        lease_end: Instant,
-        summary: &mut Summary,
-    ) -> Result<(), Trouble> {
+    async fn finish(&self, Applied { finished, lease_end, in_flight }: Applied) -> Result<Ended, Trouble> {
+        let _turn = self.finishing.lock().await;
+        let began = Instant::now();
         let transitions: Vec<_> =
-            batch.iter().map(|finished| (finished.id(), finished.transition.clone())).collect();
-        let returned = batch.iter().filter(|finished| finished.returns_hot()).map(Finished::id).min();
+            finished.iter().map(|finished| (finished.id(), finished.transition.clone())).collect();
+        let returned = finished.iter().filter(|finished| finished.returns_hot()).map(Finished::id).min();
+        let has_next = finished.iter().any(|finished| finished.next.is_some());
         let mut receipt = Receipt::default();
-        let mut left = batch;
+        let mut left = finished;
+        let mut most = left.len();
         loop {
             let text = match self.context.pool.get().await {
                 Err(error) => pool_reason(&error),
                 Ok(connection) => {
-                    match timeout(self.limits.finish, outbox::finish(&connection, &mut left, &mut receipt))
-                        .await
-                    {
+                    let finish = outbox::finish(&connection, &mut left, most, &mut receipt);
+                    match timeout(self.limits.finish, finish).await {
                         Ok(Ok(())) => break,
                         Ok(Err(error)) => reason(&error),
                         Err(_) => {
                             abandon(connection).await;
+                            most /= 2; // a server this slow may manage half
                             "no reply to a finish".into()
                         }
                     }
@@ -302,9 +304,10 @@ impl Pipeline {
             tracing::warn!(operation = self.operation.name(), "cannot finish a batch yet: {text}");
             sleep(POSTGRES_PAUSE).await;
         }
+        drop(in_flight);
         self.returned.fetch_min(returned.unwrap_or(MessageId::MAX), Relaxed);
-        self.count(&transitions, &receipt, summary);
-        Ok(())
+        tracing::debug!(operation = self.operation.name(), count = transitions.len(), took = ?began.elapsed(), "finished");
+        Ok(Ended { transitions, receipt, has_next })
     }
 
     /// Whatever holds the finish up, the messages are not what crashes their workers.
@@ -316,7 +319,8 @@ impl Pipeline {
         }
     }
 
-    fn count(&self, transitions: &[(MessageId, Transition)], receipt: &Receipt, summary: &mut Summary) {
+    fn count(&self, Ended { transitions, receipt, .. }: &Ended, summary: &mut Summary) {
+        summary.claimed += u64::try_from(transitions.len()).unwrap_or(u64::MAX);
         for (id, transition) in transitions {
             let name = if receipt.released.contains(id) {
                 summary.given_back += 1;
@@ -326,7 +330,10 @@ impl Pipeline {
                 );
                 "given_back"
             } else if !receipt.committed.contains(id) {
-                tracing::warn!(message_id = id, "its lease ended before the finish: another worker has it");
+                tracing::warn!(
+                    message_id = id,
+                    "its lease ended before the finish: another worker has it, or Postgres' reply was lost"
+                );
                 "lease_lost"
             } else if receipt.refused.contains(id) {
                 summary.dead += 1;

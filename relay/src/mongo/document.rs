@@ -35,6 +35,11 @@ impl Found {
         self.document.get("_id").ok().flatten()
     }
 
+    /// The size of what was read.
+    pub(super) fn bytes(&self) -> usize {
+        self.document.as_bytes().len()
+    }
+
     /// The fields of [`AS_READ`] of the entry at this position.
     fn as_read(&self, position: usize) -> Option<[Option<RawBsonRef<'_>>; AS_READ.len()]> {
         let list = self.document.get_array(LIST).ok()?;

@@ -27,11 +27,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 const ROUNDS: usize = 3;
 /// Statements of one update command: some 500 KiB, far from the 16 MiB that a command may have.
 const STATEMENTS: usize = 500;
-/// A batch is carried in this many parts at once, so that the relay and MongoDB work at the same time. Messages of one client are
-/// in one part.
+/// A batch is carried in this many parts at once, so that the relay and MongoDB work at the same time. Messages that name
+/// their client alike are in one part.
 const PARTS: u64 = 2;
 /// For one look into the ledger.
-const LOOK: Duration = Duration::from_secs(4);
+const LOOK: Duration = Duration::from_secs(2);
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
@@ -53,14 +53,9 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             Err(failure) => finished.push(claim.failed(failure, 0)),
         }
     }
-    let mut connection = context.turns.connection(&context.pool, parts.iter().map(Vec::len).sum()).await;
-    let turn = match &mut connection {
-        Some(connection) => context.turns.take(connection).await,
-        None => None,
-    };
-    let carried = join_all(parts.into_iter().map(|part| carry_or_halve(context, part, deadline))).await;
-    drop(turn);
-    drop(connection);
+    let messages = parts.iter().map(Vec::len).sum();
+    let work = join_all(parts.into_iter().map(|part| carry_or_halve(context, part, deadline)));
+    let carried = context.turns.in_turn(&context.pool, messages, work).await;
     // An error that we do not know, and nothing at all got through: nothing says that the messages are to blame.
     let none_through = carried.iter().all(|(ended, _)| ended.is_empty());
     let alone = none_through && carried.iter().map(|(_, failed)| failed.len()).sum::<usize>() == 1;

@@ -127,17 +127,19 @@ pub struct Receipt {
 }
 
 /// Commits what a batch came to, into the receipt. A message that is not among its `committed` had lost its lease: somebody else
-/// has it. What is not known to be committed stays in `batch` and may be tried again: what was committed is fenced off.
+/// has it. What is not known to be committed stays in `batch` and may be tried again: what was committed is fenced off. At most
+/// `most` messages go into one statement.
 ///
 /// # Errors
 /// The statement's.
 pub async fn finish(
     connection: &Connection,
     batch: &mut Vec<Finished>,
+    most: usize,
     receipt: &mut Receipt,
 ) -> Result<(), tokio_postgres::Error> {
     // How many from the end are tried together: one bad row never holds the others, so a refused part is halved until it is alone.
-    let mut size = batch.len();
+    let mut size = most;
     while !batch.is_empty() {
         let start = batch.len() - size.clamp(1, batch.len());
         let part = batch.get(start..).unwrap_or_default();
@@ -145,7 +147,7 @@ pub async fn finish(
             Ok(ids) => {
                 receipt.committed.extend(ids);
                 batch.truncate(start);
-                size = batch.len();
+                size = most;
             }
             Err(error) if is_conflict(&error) => {}
             Err(error) if (is_refusal(&error) || is_locked(&error)) && part.len() > 1 => {
@@ -154,7 +156,7 @@ pub async fn finish(
             Err(error) if is_locked(&error) => {
                 receipt.released.extend(release(connection, part).await?);
                 batch.truncate(start);
-                size = batch.len();
+                size = most;
             }
             Err(error) if is_refusal(&error) && !is_buried(part) => {
                 let failure = Failure::new(FailureClass::FinishRefused, shared::postgres::reason(&error));

@@ -20,7 +20,7 @@ async fn claim(world: &World, mark: &mut LowWaterMark, limit: i64) -> Vec<outbox
 async fn finish(world: &World, mut batch: Vec<outbox::Finished>) -> Receipt {
     let connection = world.context().await.pool.get().await.unwrap();
     let mut receipt = Receipt::default();
-    outbox::finish(&connection, &mut batch, &mut receipt).await.unwrap();
+    outbox::finish(&connection, &mut batch, usize::MAX, &mut receipt).await.unwrap();
     receipt
 }
 

@@ -43,7 +43,7 @@ impl Ingest {
             body_budget_bytes: 32 << 20,
             handler_timeout: Duration::from_secs(4),
             drain_timeout: Duration::from_secs(5),
-            pool_size: 4,
+            pool_size: 5,
             pool_wait: Duration::from_secs(2),
             lock_wait: Duration::from_secs(1),
             key_lifetime: Duration::from_secs(86_400),

@@ -21,4 +21,5 @@ mod poison;
 mod program;
 mod races;
 mod review;
+mod turns;
 mod world;

@@ -118,12 +118,10 @@ impl<'a> Stage<'a> {
     /// Everything due is worked off; then those who still have something in their hands come, far too late.
     pub(super) async fn end(&mut self) {
         self.world
-            .run(
-                "update outbox_messages set claimed_until = now() - interval '1 second' where claimed_until is not null;
-                update outbox_messages set available_at = now() where deferred",
-            )
+            .run("update outbox_messages set claimed_until = now() - interval '1 second' where claimed_until is not null")
             .await;
         loop {
+            self.nothing_waits_for_its_time().await;
             self.step(WORKERS, 500).await; // a suspect comes alone
             if matches!(self.workers[WORKERS], Hands::Empty) {
                 break;
@@ -145,7 +143,7 @@ impl<'a> Stage<'a> {
         let mut log = Log::default();
         loop {
             let claims = self.claim(worker, limit, &mut log).await;
-            if claims.is_empty() {
+            if claims.is_empty() && self.nothing_waits_for_its_time().await == 0 {
                 return log;
             }
             let batch = self.apply(claims).await;
@@ -251,9 +249,9 @@ impl<'a> Stage<'a> {
         let deadline = Instant::now() + operations::limits(OPERATION).apply;
         let batch = operations::apply(self.context, OPERATION, claims, deadline).await;
         for Finished { transition, .. } in &batch {
-            // What was moved each time while it was being written is given back.
+            // What was moved or raced each time while it was being written is put behind the others.
             assert!(
-                matches!(transition, Transition::Done(_) | Transition::GivenBack(None)),
+                matches!(transition, Transition::Done(_) | Transition::Postponed(_, _)),
                 "{transition:?}"
             );
         }
@@ -265,10 +263,18 @@ impl<'a> Stage<'a> {
         let ended = |finished: &&Finished| matches!(finished.transition, Transition::Done(_));
         let ended: Vec<MessageId> = batch.iter().filter(ended).map(Finished::id).collect();
         let mut receipt = Receipt::default();
-        outbox::finish(&connection, &mut batch, &mut receipt).await.unwrap();
+        outbox::finish(&connection, &mut batch, usize::MAX, &mut receipt).await.unwrap();
         assert!(batch.is_empty() && receipt.refused.is_empty());
         log.ended.extend(ended.iter().filter(|id| receipt.committed.contains(id)));
         log.finished.extend(receipt.committed);
+    }
+
+    /// What was put behind the others is due at once; how many were.
+    async fn nothing_waits_for_its_time(&self) -> u64 {
+        let statement =
+            "update outbox_messages set available_at = now() where deferred and available_at > now()
+            and processed_at is null and dead_at is null";
+        self.world.sql.execute(statement, &[]).await.unwrap()
     }
 
     async fn end_lease(&self, worker: usize) {
