@@ -25,9 +25,17 @@ const LONGEST: usize = 256;
 pub struct Wire {
     address: SocketAddr,
     target: String,
-    whole: watch::Sender<bool>,
+    state: watch::Sender<State>,
     hold: Arc<Mutex<Option<Hold>>>,
     accepting: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    whole: bool,
+    /// A connection ends when this is no longer what it was, even if the wire has been mended meanwhile.
+    cuts: u64,
+    flows: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +83,7 @@ impl Wire {
     pub async fn to(target: &str) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let (whole, state) = watch::channel(true);
+        let (sender, state) = watch::channel(State { whole: true, cuts: 0, flows: true });
         let (to, target) = (target.to_owned(), target.to_owned());
         let hold = Arc::new(Mutex::new(None));
         let holding = hold.clone();
@@ -84,7 +92,7 @@ impl Wire {
                 tokio::spawn(carry(near, to.clone(), state.clone(), holding.clone()));
             }
         });
-        Wire { address, target, whole, hold, accepting }
+        Wire { address, target, state: sender, hold, accepting }
     }
 
     /// A wire before the server of a URL such as `postgres://user@host:1234/name`.
@@ -109,7 +117,20 @@ impl Wire {
 
     /// Breaks what is open and lets nothing new through.
     pub fn cut(&self) {
-        self.whole.send_replace(false);
+        self.state.send_modify(|state| {
+            state.whole = false;
+            state.cuts += 1;
+        });
+    }
+
+    /// Keeps the connections, takes new ones, and lets nothing through until [`Wire::thaw`].
+    pub fn freeze(&self) {
+        self.state.send_modify(|state| state.flows = false);
+    }
+
+    /// What has been sent meanwhile arrives.
+    pub fn thaw(&self) {
+        self.state.send_modify(|state| state.flows = true);
     }
 
     /// Stops once, in either direction, before the next chunk that has these bytes in it.
@@ -147,7 +168,7 @@ impl Wire {
 
     /// Lets new connections through again.
     pub fn mend(&self) {
-        self.whole.send_replace(true);
+        self.state.send_modify(|state| state.whole = true);
     }
 }
 
@@ -161,21 +182,19 @@ impl Drop for Wire {
 async fn carry(
     near: TcpStream,
     target: String,
-    mut state: watch::Receiver<bool>,
+    mut state: watch::Receiver<State>,
     hold: Arc<Mutex<Option<Hold>>>,
 ) {
-    if !*state.borrow_and_update() {
-        return;
-    }
+    let State { whole: true, cuts, .. } = *state.borrow_and_update() else { return };
     let Ok(far) = TcpStream::connect(&target).await else { return };
     let (near_in, near_out) = near.into_split();
     let (far_in, far_out) = far.into_split();
-    let asked = AtomicBool::new(false);
+    let (asked, there, back) = (AtomicBool::new(false), state.clone(), state.clone());
     tokio::select! {
         biased; // what is held when the wire is cut never arrives
-        _ = state.wait_for(|whole| !whole) => {}
-        _ = pump(near_in, far_out, Way::ToServer, &hold, &asked) => {}
-        _ = pump(far_in, near_out, Way::FromServer, &hold, &asked) => {}
+        _ = state.wait_for(|state| state.cuts != cuts) => {}
+        _ = pump(near_in, far_out, Way::ToServer, &hold, &asked, there) => {}
+        _ = pump(far_in, near_out, Way::FromServer, &hold, &asked, back) => {}
     }
 }
 
@@ -187,6 +206,7 @@ async fn pump(
     way: Way,
     hold: &Mutex<Option<Hold>>,
     asked: &AtomicBool,
+    mut state: watch::Receiver<State>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     let mut passed: Vec<u8> = Vec::new(); // the end of what has been passed on: the bytes may come in two chunks
@@ -210,6 +230,7 @@ async fn pump(
             let _ = reached.send(());
             let _ = go_on.await;
         }
+        let _ = state.wait_for(|state| state.flows).await; // without a sender the wire is gone, and this connection with it
         to.write_all(chunk).await?;
         passed.drain(..passed.len().saturating_sub(LONGEST));
     }
