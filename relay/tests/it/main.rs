@@ -21,5 +21,6 @@ mod poison;
 mod program;
 mod races;
 mod review;
+mod taxonomy;
 mod turns;
 mod world;
