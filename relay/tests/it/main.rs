@@ -19,6 +19,7 @@ mod interleavings;
 mod maintenance;
 mod outages;
 mod poison;
+mod postgres_outages;
 mod program;
 mod races;
 mod review;
