@@ -12,6 +12,7 @@ mod claims;
 mod crashes;
 mod debt_updates;
 mod end_to_end;
+mod extraction_crashes;
 mod failover;
 mod feed;
 mod fleet;
