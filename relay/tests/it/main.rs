@@ -25,6 +25,7 @@ mod program;
 mod races;
 mod review;
 mod rolling;
+mod suspicion;
 mod taxonomy;
 mod turns;
 mod world;
