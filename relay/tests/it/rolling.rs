@@ -101,7 +101,7 @@ async fn most_connections(world: &World, during: impl Future<Output = ()>) -> i6
 #[tokio::test]
 async fn a_relay_takes_no_more_connections_than_its_pool_and_one_that_listens() {
     const MESSAGES: usize = 3000;
-    for (pool_size, relays) in [(3, 1), (3, 2)] {
+    for (pool_size, relays) in [(5, 1), (5, 2)] {
         let world = World::new().await;
         let mut feed = Feed::new(&world);
         feed.commit(MESSAGES / 2).await;
