@@ -135,9 +135,11 @@ class Mongod(Server):
         self.data.mkdir(parents=True, exist_ok=True)
         port = self.choose_port()
         step(f"starting mongod on port {port}")
-        # small: the machine is shared with compilers; the oplog would else take a share of the disk
+        # At most 4 GB of cache, taken as data comes, where the default is half of the memory: the machine is shared with compilers.
+        # With 0.5 the versions that MongoDB keeps for 300 s (minSnapshotHistoryWindowInSeconds) left the cache after two minutes of
+        # 6,000 updates a second, and each update cost twice as much. The oplog would else take a share of the disk.
         spawn([mongod, "--dbpath", str(self.data), "--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket",
-               "--replSet", REPLICA_SET, "--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "512", "--quiet",
+               "--replSet", REPLICA_SET, "--wiredTigerCacheSizeGB", "4", "--oplogSize", "512", "--quiet",
                "--setParameter", "diagnosticDataCollectionEnabled=false"],
               self.log, lambda child: self.note_pid(child.pid))
 
