@@ -3,12 +3,10 @@
 //! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox/finish.rs`, so it is committed with the
 //! message's transition or not at all.
 
-use crate::{
-    columns::{Column, column},
-    outcome::{Failure, FailureClass, Outcome, Transition},
-};
+use crate::outcome::{Failure, FailureClass, Outcome, Transition};
 use deadpool_postgres::Client as Connection;
 use shared::{
+    columns::{Column, column},
     message::{EmailId, MessageId, Stamp},
     money::Amount,
     process::bounded_error,

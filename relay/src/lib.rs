@@ -7,7 +7,6 @@
 pub mod breaker;
 pub mod cli;
 pub mod client;
-mod columns;
 pub mod config;
 pub mod context;
 pub mod extraction;

@@ -7,6 +7,7 @@ use hyper::{Request, Response, body::Bytes, body::Incoming, header, service::ser
 use hyper_util::{rt::TokioIo, rt::TokioTimer, server::graceful::GracefulShutdown};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 /// Every response is held in memory whole: they are all small.
@@ -17,7 +18,8 @@ pub type Reply = Response<Full<Bytes>>;
 pub struct Limits {
     /// Open connections; further ones wait in the kernel's backlog.
     pub connections: usize,
-    /// From the first byte awaited to the end of the headers; closes idle keep-alive connections too.
+    /// From the first byte awaited to the end of the headers; closes idle keep-alive connections too. Also for a client that does
+    /// not read its answers, which hyper would wait for for ever.
     pub header_timeout: Duration,
     /// After the shutdown token: how long open requests may take to end.
     pub drain_timeout: Duration,
@@ -48,12 +50,14 @@ where
         };
         // Small answers must not wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.header_timeout));
         let handler = handler.clone();
         let service = service_fn(move |request| {
             let reply = handler(request);
             async move { Ok::<_, Infallible>(reply.await) }
         });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         tokio::spawn(async move {
             // A connection's end, good or bad, concerns its client only.
             let _ = connection.await;

@@ -4,11 +4,12 @@
 //! - [`outbox`]: the only insert into `outbox_messages`, and the poke
 //! - [`idempotency_key`][]: `generate_idempotency_key`
 //! - [`money`]: exact amounts
-//! - [`postgres`]: pool, migrations, transient errors
+//! - [`postgres`]: pool, migrations, transient errors; [`columns`]: rows as parameters
 //! - [`http`]: the accept loop; [`admin`]: liveness, readiness, metrics
 //! - [`process`]: logs, secrets, signals
 
 pub mod admin;
+pub mod columns;
 pub mod http;
 pub mod idempotency_key;
 pub mod message;

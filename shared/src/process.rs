@@ -75,14 +75,17 @@ impl FromStr for LogFormat {
     }
 }
 
-/// What `RUST_LOG` lets through; `info` where it is not set or empty.
+/// What `RUST_LOG` lets through; `info` where it is not set or empty. Of the Postgres driver never more than `info`: below, it logs
+/// the values of statements, which are people's mails.
 ///
 /// # Errors
 /// It is no filter: what is wrong with it.
 pub fn log_filter() -> Result<EnvFilter, String> {
     let text = std::env::var("RUST_LOG").unwrap_or_default();
     let text = if text.trim().is_empty() { "info" } else { text.trim() };
-    EnvFilter::try_new(text).map_err(|error| format!("RUST_LOG: {error}"))
+    let filter = EnvFilter::try_new(text).map_err(|error| format!("RUST_LOG: {error}"))?;
+    let quiet = "tokio_postgres=info".parse().map_err(|error| format!("RUST_LOG: {error}"))?;
+    Ok(filter.add_directive(quiet))
 }
 
 /// Sends log lines to standard error; standard output belongs to a command's result. A filter that is none lets `info` through:

@@ -41,7 +41,7 @@ pub(crate) async fn run(n: u32) -> anyhow::Result<()> {
     let last_to_first = ratio(rates.last().copied().unwrap_or(0.0), rates.first().copied().unwrap_or(0.0));
     let rest = joined([
         world.result(meter, Kept::InMongoAndLedger).await?,
-        usage.json(),
+        usage.json("relay"),
         json!({ "rate_of_each_tenth": rates }),
     ]);
     let rate = f64::from(n) / seconds;

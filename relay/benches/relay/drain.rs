@@ -49,7 +49,7 @@ pub(crate) async fn relay_once(stock: &Database, n: u32) -> anyhow::Result<(f64,
     let world = World::of(stock, n).await?;
     let meter = Meter::start(&world.database).await?;
     let (time, usage) = Relay::start(&world, &["run", "--once"]).await?.ended().await?;
-    let rest = joined([world.result(meter, Kept::InMongoAndLedger).await?, usage.json()]);
+    let rest = joined([world.result(meter, Kept::InMongoAndLedger).await?, usage.json("relay")]);
     Ok((time.as_secs_f64(), rest))
 }
 

@@ -7,8 +7,6 @@
 //! - [`process`], [`meter`], [`report`]: the relay's process, what Postgres counted, the lines
 //! - one file for each bench; [`feed`] commits messages while a relay runs
 
-#![expect(clippy::print_stdout, reason = "standard output is a bench's result; words go to standard error")]
-
 mod arguments;
 mod backlog;
 mod bare;
@@ -19,7 +17,6 @@ mod latency;
 mod meter;
 mod poison;
 mod process;
-mod report;
 mod soak;
 mod stock;
 mod tap;
@@ -31,6 +28,7 @@ mod xmin;
 use arguments::{Arguments, Bench};
 use clap::Parser;
 use std::process::ExitCode;
+use testkit::report;
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -110,7 +110,7 @@ async fn measured(kind: Poison, stock: &Database, n: u32, run: u32) -> anyhow::R
     #[expect(clippy::cast_precision_loss, reason = "millions at most")]
     let rate = healthy as f64 / seconds;
     let all = json!({ "healthy": healthy, "seconds_until_all_ended": crate::report::rounded(until_all) });
-    let rest = joined([world.result(meter, Kept::InMongoAndLedger).await?, usage.json(), all]);
+    let rest = joined([world.result(meter, Kept::InMongoAndLedger).await?, usage.json("relay"), all]);
     Line { bench: "poison", variant: &kind.name(), run, n: n.into(), seconds, rate, rest }.print()?;
     Ok(rate)
 }

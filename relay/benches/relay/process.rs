@@ -1,14 +1,9 @@
 //! The relay as a process: started, watched, asked, ended.
 
-use crate::{
-    report::{field, rounded},
-    world::World,
-};
+use crate::world::World;
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    fs,
     net::SocketAddr,
     process::Stdio,
     time::{Duration, Instant},
@@ -20,6 +15,8 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) use testkit::report::{Usage, cpu_seconds};
+
 /// Between two looks at memory and processor time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Of one run to its end.
@@ -30,45 +27,6 @@ const STOP: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(20);
 /// Without progress.
 const STALL: Duration = Duration::from_secs(60);
-/// Clock ticks per second of /proc/PID/stat; the same on every Linux.
-const TICKS: f64 = 100.0;
-
-/// What a process has used.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Usage {
-    pub(crate) peak_rss_mib: f64,
-    pub(crate) cpu_seconds: f64,
-}
-
-impl Usage {
-    /// Of several processes together.
-    pub(crate) fn plus(self, other: Usage) -> Usage {
-        Usage {
-            peak_rss_mib: self.peak_rss_mib + other.peak_rss_mib,
-            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
-        }
-    }
-
-    /// Of a running process; None once it has ended.
-    pub(crate) fn of(pid: u32) -> Option<Usage> {
-        let peak = field(&format!("/proc/{pid}/status"), "VmHWM")?;
-        let kib: f64 = peak.split_whitespace().next()?.parse().ok()?;
-        Some(Usage { peak_rss_mib: kib / 1024.0, cpu_seconds: cpu_seconds(pid)? })
-    }
-
-    pub(crate) fn json(self) -> Value {
-        json!({ "relay_peak_rss_mib": rounded(self.peak_rss_mib), "relay_cpu_seconds": rounded(self.cpu_seconds) })
-    }
-}
-
-/// User and system time of a process.
-pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS)
-}
 
 /// A running relay; killed if it is dropped.
 #[derive(Debug)]

@@ -67,7 +67,7 @@ pub(crate) async fn run(seconds: u32, rate: Option<u32>) -> anyhow::Result<()> {
         watched.wal_bytes_per_message.extend(counted.get("wal_bytes_per_message").and_then(Value::as_f64));
         let sizes = watched.sizes(&sql, done, usage).await?;
         let head = json!({ "bench": "soak", "variant": "sample", "at_seconds": at, "ended": done, "backlog": backlog });
-        print(&joined([head, counted, sizes, usage.json()]))?;
+        print(&joined([head, counted, sizes, usage.json("relay")]))?;
     }
     let fed = feed.stop().await?;
     until(&mut relays, |counts| counts.done() + counts.dead() >= fed.into(), |_| ()).await?;
@@ -77,7 +77,7 @@ pub(crate) async fn run(seconds: u32, rate: Option<u32>) -> anyhow::Result<()> {
     let usage = relay.stop().await?;
     let rest = joined([
         world.result(meter, Kept::InMongoAndLedger).await?,
-        usage.json(),
+        usage.json("relay"),
         json!({ "fed_rate": rate }),
     ]);
     Line {

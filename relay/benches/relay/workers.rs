@@ -32,7 +32,7 @@ pub(crate) async fn run(n: u32, runs: u32) -> anyhow::Result<()> {
             for relay in relays {
                 usage = usage.plus(relay.stop().await?);
             }
-            let rest = joined([world.result(meter, Kept::InMongoAndLedger).await?, usage.json()]);
+            let rest = joined([world.result(meter, Kept::InMongoAndLedger).await?, usage.json("relay")]);
             let rate = f64::from(n) / seconds;
             rates.add(&variant, rate);
             Line { bench: "workers", variant: &variant, run, n: n.into(), seconds, rate, rest }.print()?;

@@ -72,7 +72,7 @@ async fn phase(plan: Plan, held: bool) -> anyhow::Result<Phase> {
         let backlog = i64::from(feed.fed()) - i64::try_from(done)?;
         let sample = json!({ "bench": "xmin", "variant": format!("{variant}, sample"), "at_seconds": rounded(started.elapsed().as_secs_f64()),
             "ended": done, "backlog": backlog, "oldest_waiting_seconds": rounded(age), "dead_rows": dead_rows(&sql).await? });
-        print(&joined([sample, usage.json()]))?;
+        print(&joined([sample, usage.json("relay")]))?;
     }
     let fed = feed.stop().await?;
     let seconds = started.elapsed().as_secs_f64();
@@ -97,7 +97,7 @@ async fn phase(plan: Plan, held: bool) -> anyhow::Result<Phase> {
     let oldest = json!({ "p50": rounded(percentile(&ages, 0.5)), "p95": rounded(age), "max": rounded(percentile(&ages, 1.0)) });
     let rest = joined([
         world.result(meter, Kept::InMongoAndLedger).await?,
-        usage.json(),
+        usage.json("relay"),
         json!({ "fed": fed, "backlog_at_end": i64::from(fed) - i64::try_from(done)?, "dead_rows_at_end": dead_rows,
             "oldest_waiting_seconds": oldest, "drain_n": plan.drain, "drain_rate": drain_rate.round() }),
     ]);

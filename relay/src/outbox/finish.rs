@@ -2,12 +2,12 @@
 
 use super::{Claim, Finished, Next};
 use crate::{
-    columns::{Column, column},
     ledger::{Decision, EmailChange, INSERT_DECISIONS, LedgerRow, UPDATE_EMAILS, UPSERT_DEBTS},
     outcome::{Failure, FailureClass, Transition},
 };
 use deadpool_postgres::Client as Connection;
 use shared::{
+    columns::{Column, column},
     message::MessageId,
     outbox::{INSERT, ONCE},
     process::bounded_error,

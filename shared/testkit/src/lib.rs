@@ -1,11 +1,14 @@
-//! What only tests use: real servers, isolated per test.
+//! What only tests and benches use: real servers, isolated per test.
 //!
 //! - [`Database`]: a migrated Postgres database of its own
+//! - [`PostgresServer`]: a Postgres server of its own, to be crashed
 //! - [`MongoDatabase`]: a MongoDB database of its own
 //! - [`ReplicaSet`]: MongoDB servers of its own, to be stopped, frozen and killed
+//! - [`report`]: what benches print
 //! - [`Wire`]: a TCP proxy before any of them, to be held, cut and mended
 //!
-//! The servers come from `DATABASE_URL` and `MONGODB_URL`, own ones from the program `MONGOD`; `deploy/dev test` sets all three. A
+//! The servers come from `DATABASE_URL` and `MONGODB_URL`, own ones from the program `MONGOD` and the folder
+//! `POSTGRES_BIN`; `deploy/dev test` sets all four. A
 //! missing server is a failure, never a skip.
 
 #![expect(
@@ -17,23 +20,38 @@
 mod mongo;
 mod mongod;
 mod postgres;
+mod postgres_server;
+pub mod report;
 mod wire;
 
 pub use mongo::MongoDatabase;
 pub use mongod::{Mongod, ReplicaSet};
 pub use postgres::Database;
+pub use postgres_server::PostgresServer;
 pub use wire::{HoldPoint, Wire};
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    net::TcpListener,
     sync::atomic::{AtomicU32, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
+
+/// Below the ports that systems give to outgoing connections: else one of those could take a port while its server is stopped.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// A name that no other test, process or earlier run has.
 fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     format!("test_{now}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn free_port() -> u16 {
+    let random = RandomState::new().build_hasher().finish();
+    let from = usize::try_from(random % 12_000).unwrap_or(0);
+    let mut ports = PORTS.cycle().skip(from).take(PORTS.len());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn server_url(variable: &str) -> String {

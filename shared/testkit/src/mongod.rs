@@ -3,7 +3,7 @@
 //! The program is the one that `MONGOD` names (`deploy/dev test` sets it), else the `mongod` on PATH. Everything listens on
 //! 127.0.0.1, and the processes and their data go with the value, also when the test fails.
 
-use crate::unique_name;
+use crate::{free_port, unique_name};
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -11,8 +11,6 @@ use mongodb::{
 };
 use std::{
     env, fs,
-    hash::{BuildHasher, Hasher, RandomState},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -29,9 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(2);
 /// The secondaries elect a new primary after this; less, and a busy machine holds elections that nobody asked for.
 const ELECTION_MS: i32 = 1500;
-/// Below the ports that systems give to outgoing connections: else one of those could take a port while its server is stopped.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-
 /// A replica set of a test's own.
 #[derive(Debug)]
 pub struct ReplicaSet {
@@ -265,11 +260,4 @@ impl Drop for Mongod {
 
 fn is(hello: &Document, what: &str) -> bool {
     hello.get_bool(what).unwrap_or(false)
-}
-
-fn free_port() -> u16 {
-    let random = RandomState::new().build_hasher().finish();
-    let from = usize::try_from(random % 12_000).unwrap_or(0);
-    let mut ports = PORTS.cycle().skip(from).take(PORTS.len());
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }

@@ -4,10 +4,11 @@
 use tokio_postgres::types::ToSql;
 
 /// One column, an array in Postgres.
-pub(crate) type Column<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+pub type Column<'a> = Box<dyn ToSql + Sync + Send + 'a>;
 
 /// The column that holds this value of each row.
-pub(crate) fn column<'a, Row, Value>(rows: &[&'a Row], value: impl Fn(&'a Row) -> Value) -> Column<'a>
+#[must_use]
+pub fn column<'a, Row, Value>(rows: &[&'a Row], value: impl Fn(&'a Row) -> Value) -> Column<'a>
 where
     Value: ToSql + Sync + Send + 'a,
 {

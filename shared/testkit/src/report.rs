@@ -1,4 +1,6 @@
-//! Lines of results: one JSON object each.
+//! Lines of results of the benches: one JSON object each. And what a process uses.
+
+#![expect(clippy::print_stdout, reason = "standard output is a bench's result; words go to standard error")]
 
 use anyhow::Context as _;
 use mongodb::bson::doc;
@@ -8,44 +10,50 @@ use std::{collections::BTreeMap, fs};
 
 /// A result of one run; `rest` is what belongs to this bench.
 #[derive(Debug, Serialize)]
-pub(crate) struct Line<'a> {
-    pub(crate) bench: &'a str,
-    pub(crate) variant: &'a str,
-    pub(crate) run: u32,
-    pub(crate) n: u64,
-    pub(crate) seconds: f64,
-    /// Messages per second.
-    pub(crate) rate: f64,
+pub struct Line<'a> {
+    /// Whose.
+    pub bench: &'a str,
+    /// Of what.
+    pub variant: &'a str,
+    /// Counted from 1.
+    pub run: u32,
+    /// How many were worked on.
+    pub n: u64,
+    /// In this time.
+    pub seconds: f64,
+    /// Per second.
+    pub rate: f64,
+    /// More.
     #[serde(flatten)]
-    pub(crate) rest: Value,
+    pub rest: Value,
 }
 
 impl Line<'_> {
     /// Prints it, rounded.
-    pub(crate) fn print(mut self) -> anyhow::Result<()> {
+    pub fn print(mut self) -> anyhow::Result<()> {
         (self.seconds, self.rate) = (rounded(self.seconds), self.rate.round());
         print(&self)
     }
 }
 
 /// Any object as a line.
-pub(crate) fn print<T: Serialize>(line: &T) -> anyhow::Result<()> {
+pub fn print<T: Serialize>(line: &T) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(line)?);
     Ok(())
 }
 
 /// A word for whoever waits.
-pub(crate) fn say(text: &str) {
+pub fn say(text: &str) {
     eprintln!("bench: {text}");
 }
 
 /// Three decimals.
-pub(crate) fn rounded(number: f64) -> f64 {
+pub fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
 /// The parts of several objects in one.
-pub(crate) fn joined<const N: usize>(parts: [Value; N]) -> Value {
+pub fn joined<const N: usize>(parts: [Value; N]) -> Value {
     let maps = parts.into_iter().filter_map(|part| match part {
         Value::Object(map) => Some(map),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
@@ -55,20 +63,21 @@ pub(crate) fn joined<const N: usize>(parts: [Value; N]) -> Value {
 
 /// The figures of the runs, by variant.
 #[derive(Debug, Default)]
-pub(crate) struct Figures(BTreeMap<String, Vec<f64>>);
+pub struct Figures(BTreeMap<String, Vec<f64>>);
 
 impl Figures {
-    pub(crate) fn add(&mut self, variant: &str, figure: f64) {
+    /// One more figure of a variant.
+    pub fn add(&mut self, variant: &str, figure: f64) {
         self.0.entry(variant.to_owned()).or_default().push(figure);
     }
 
     /// The median of a variant; 0 if it has no run.
-    pub(crate) fn median(&self, variant: &str) -> f64 {
+    pub fn median(&self, variant: &str) -> f64 {
         self.0.get(variant).map_or(0.0, |figures| percentile(figures, 0.5))
     }
 
     /// `median`, `min`, `max` of each variant.
-    pub(crate) fn spread(&self) -> Value {
+    pub fn spread(&self) -> Value {
         let spread = |figures: &Vec<f64>| {
             json!({ "median": rounded(percentile(figures, 0.5)), "min": rounded(percentile(figures, 0.0)),
                 "max": rounded(percentile(figures, 1.0)) })
@@ -77,14 +86,14 @@ impl Figures {
     }
 
     /// The variant of the highest median among those whose name begins so.
-    pub(crate) fn best(&self, prefix: &str) -> Option<&str> {
+    pub fn best(&self, prefix: &str) -> Option<&str> {
         let names = self.0.keys().filter(|name| name.starts_with(prefix));
         names.max_by(|a, b| self.median(a).total_cmp(&self.median(b))).map(String::as_str)
     }
 }
 
 /// The figure below which this share of the figures lies; of an even number the upper one of the middle. 0 without figures.
-pub(crate) fn percentile(figures: &[f64], share: f64) -> f64 {
+pub fn percentile(figures: &[f64], share: f64) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index of a short list")]
@@ -93,12 +102,12 @@ pub(crate) fn percentile(figures: &[f64], share: f64) -> f64 {
 }
 
 /// a / b with three decimals; null if there is no b.
-pub(crate) fn ratio(a: f64, b: f64) -> Value {
+pub fn ratio(a: f64, b: f64) -> Value {
     if b > 0.0 { json!(rounded(a / b)) } else { Value::Null }
 }
 
 /// The first line: what all figures depend on.
-pub(crate) async fn machine() -> anyhow::Result<()> {
+pub async fn machine() -> anyhow::Result<()> {
     let url = std::env::var("DATABASE_URL").context("DATABASE_URL is not set: use deploy/dev bench")?;
     let sql = shared::postgres::connect(&url, "bench").await?;
     let mut settings = serde_json::Map::new();
@@ -129,15 +138,62 @@ pub(crate) async fn machine() -> anyhow::Result<()> {
 }
 
 /// The last line: all has been measured.
-pub(crate) fn end() -> anyhow::Result<()> {
+pub fn end() -> anyhow::Result<()> {
     print(&json!({ "bench": "end", "date": jiff::Timestamp::now().to_string() }))
 }
 
 /// `name: value` of a file in /proc.
-pub(crate) fn field(file: &str, name: &str) -> Option<String> {
+pub fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Clock ticks per second of /proc/PID/stat; the same on every Linux.
+const TICKS: f64 = 100.0;
+
+/// What a process has used.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Usage {
+    /// Most memory at any time.
+    pub peak_rss_mib: f64,
+    /// User and system time.
+    pub cpu_seconds: f64,
+}
+
+impl Usage {
+    /// Of several processes together.
+    pub fn plus(self, other: Usage) -> Usage {
+        Usage {
+            peak_rss_mib: self.peak_rss_mib + other.peak_rss_mib,
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+        }
+    }
+
+    /// As members of a line, named after the program.
+    #[must_use]
+    pub fn json(self, program: &str) -> Value {
+        json!({
+            format!("{program}_peak_rss_mib"): rounded(self.peak_rss_mib),
+            format!("{program}_cpu_seconds"): rounded(self.cpu_seconds),
+        })
+    }
+
+    /// Of a running process; None once it has ended.
+    pub fn of(pid: u32) -> Option<Usage> {
+        let peak = field(&format!("/proc/{pid}/status"), "VmHWM")?;
+        let kib: f64 = peak.split_whitespace().next()?.parse().ok()?;
+        Some(Usage { peak_rss_mib: kib / 1024.0, cpu_seconds: cpu_seconds(pid)? })
+    }
+}
+
+/// User and system time of a process.
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS)
 }
 
 /// The commit that is measured, with `+` if files differ from it; null without git.
