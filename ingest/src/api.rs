@@ -4,16 +4,17 @@
 //! commit.
 
 use crate::{
-    bearer::Tokens,
+    access::{Access, CurrentAccess},
     commit::{Answer, AnswerKind, CommitRequest, FirstMessage},
     config::Config,
     debt_update,
     endpoint::{DEBT_UPDATE_SOURCE, Endpoint},
     openapi,
     problem::Problem,
+    problem_pages,
     request_body::{BodyLimits, HeldBody, discard, receive},
     request_key,
-    source::{Source, Verifiers},
+    source::Source,
     store::Store,
 };
 use hyper::{
@@ -35,8 +36,7 @@ use tokio::sync::Semaphore;
 /// What every request needs.
 #[derive(Debug)]
 pub struct App {
-    verifiers: Verifiers,
-    tokens: Option<Tokens>,
+    access: CurrentAccess,
     bodies: BodyLimits,
     store: Arc<Store>,
     readiness: Readiness,
@@ -69,11 +69,10 @@ pub async fn handle(app: Arc<App>, request: Request<Incoming>) -> Reply {
 impl App {
     /// Everything switched on that the configuration switches on.
     #[must_use]
-    pub fn new(config: &Config, readiness: Readiness, store: Arc<Store>) -> Arc<App> {
+    pub fn new(config: &Config, access: CurrentAccess, readiness: Readiness, store: Arc<Store>) -> Arc<App> {
         let budget = Arc::new(Semaphore::new(config.body_budget_bytes));
         Arc::new(App {
-            verifiers: config.verifiers.clone(),
-            tokens: config.tokens.clone(),
+            access,
             bodies: BodyLimits { bytes: config.body_bytes, time: config.body_timeout, budget },
             store,
             readiness,
@@ -87,7 +86,8 @@ impl App {
         head: &Parts,
         body: &mut Incoming,
     ) -> Result<(&'static str, Reply), Problem> {
-        if !self.switched_on(endpoint) {
+        let access = self.access.get();
+        if !access.switched_on(endpoint) {
             return Err(endpoint.unknown());
         }
         let allowed = endpoint.methods();
@@ -96,14 +96,17 @@ impl App {
         }
         match endpoint {
             Endpoint::Webhook(source) => {
-                let (request, held) = self.webhook(source, head, body).await?;
+                let (request, held) = self.webhook(&access, source, head, body).await?;
                 Ok(stored(self.store.store(request, held).await?))
             }
             Endpoint::DebtUpdates => {
-                let (request, held) = self.debt_update(head, body).await?;
+                let (request, held) = self.debt_update(&access, head, body).await?;
                 Ok(stored(self.store.store(request, held).await?))
             }
-            Endpoint::Email(id) => Ok(("found", self.email(head, id).await?)),
+            Endpoint::Email(id) => Ok(("found", self.email(&access, head, id).await?)),
+            Endpoint::Problem(name) => {
+                Ok(("served", reply(200, "text/html; charset=utf-8", problem_pages::page(name)?)))
+            }
             Endpoint::OpenApi => Ok(("served", reply(200, "application/json", openapi::DOCUMENT))),
             Endpoint::Health => {
                 let reply = admin::health(&head.method, head.uri.path(), &self.readiness);
@@ -112,30 +115,17 @@ impl App {
         }
     }
 
-    /// What has no secret and no token does not exist.
-    fn switched_on(&self, endpoint: Endpoint<'_>) -> bool {
-        match endpoint {
-            Endpoint::Webhook(source) => self.verifiers.enabled(source),
-            Endpoint::DebtUpdates | Endpoint::Email(_) => self.tokens.is_some(),
-            Endpoint::OpenApi | Endpoint::Health => true,
-        }
-    }
-
-    /// Lets pass who has a token.
-    fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        self.tokens.as_ref().ok_or(Problem::UnknownPath)?.check(headers)
-    }
-
     /// A signed webhook becomes what is to be stored.
     async fn webhook(
         &self,
+        access: &Access,
         source: Source,
         head: &Parts,
         body: &mut Incoming,
     ) -> Result<(CommitRequest, HeldBody), Problem> {
         let held = receive(body, &self.bodies).await?;
         let arrival = Timestamp::now();
-        let verified = self.verifiers.verify(source, &head.headers, held.bytes.clone(), arrival)?;
+        let verified = access.verifiers.verify(source, &head.headers, held.bytes.clone(), arrival)?;
         require_json(&head.headers)?;
         let key = request_key::from_header(&head.headers)?;
         let mut email = source.parse(&verified, arrival)?;
@@ -159,10 +149,11 @@ impl App {
     /// A ready debt update becomes what is to be stored.
     async fn debt_update(
         &self,
+        access: &Access,
         head: &Parts,
         body: &mut Incoming,
     ) -> Result<(CommitRequest, HeldBody), Problem> {
-        self.check_token(&head.headers)?;
+        access.check_token(&head.headers)?;
         require_json(&head.headers)?;
         let request_key = request_key::from_header(&head.headers)?.ok_or(Problem::KeyMissing)?;
         let held = receive(body, &self.bodies).await?;
@@ -178,9 +169,10 @@ impl App {
         };
         Ok((request, held))
     }
+
     /// Where a mail stands.
-    async fn email(&self, head: &Parts, id: &str) -> Result<Reply, Problem> {
-        self.check_token(&head.headers)?;
+    async fn email(&self, access: &Access, head: &Parts, id: &str) -> Result<Reply, Problem> {
+        access.check_token(&head.headers)?;
         let digits = id.bytes().all(|byte| byte.is_ascii_digit());
         let id: EmailId = id.parse().ok().filter(|_| digits).ok_or(Problem::UnknownEmail)?;
         Ok(reply(200, "application/json", self.store.status(id).await?.to_string()))

@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Listen for webhooks and debt updates until SIGTERM
+    /// Listen for webhooks and debt updates until SIGTERM; SIGHUP reads the secrets and tokens again from their files
     Serve(Box<Settings>),
     /// Print ok, or everything that is wrong with the configuration
     CheckConfig(Box<Settings>),
@@ -129,6 +129,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     runtime.block_on(async {
         let shutdown = process::shutdown_on_signal().context("cannot catch signals")?;
         let serving = server::start(config, shutdown).await?;
+        serving.access.reload_on_hangup(settings.access().clone()).context("cannot catch signals")?;
         process::notify_ready();
         serving.done.await?;
         Ok(())
@@ -154,7 +155,7 @@ fn sign(arguments: &SignArguments, json: bool) -> Result<(), Failure> {
         Cli::command().error(ErrorKind::ArgumentConflict, words).exit();
     }
     let mut problems = Vec::new();
-    let verifiers = arguments.sources.read(false, &mut problems);
+    let verifiers = arguments.sources.read(false, 1, &mut problems);
     if !problems.is_empty() {
         return Err(Failure::Configuration(problems));
     }

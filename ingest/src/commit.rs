@@ -3,77 +3,24 @@
 //! Owns `idempotency_keys` and the insert into `incoming_emails`. Each attempt is one statement, so it is one transaction
 //! without a BEGIN, holds no connection between round trips and works behind a PgBouncer in transaction mode. READ COMMITTED
 //! is assumed: who finds the key taken looks at it in a new statement, with a new snapshot.
+//!
+//! [`commit`] is one request to its answer. [`store`] and [`holders`] are its two steps for many at once: who cannot be told
+//! from them goes through [`commit`].
+
+mod statement;
 
 use crate::email::Email;
+use deadpool_postgres::Client;
 use hyper::body::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::{
-    message::{EmailId, FIRST_STAMP_SQL, Operation},
-    outbox,
+    message::EmailId,
     postgres::{is_transient, reason},
 };
-use std::{sync::LazyLock, time::Duration};
-use tokio_postgres::{
-    Client, Error,
-    error::SqlState,
-    types::{ToSql, Type},
-};
-
-/// Draws the email's id first, so that the key's result can name it. `lock_timeout` holds for this transaction only; it
-/// bounds the wait for a rival's uncommitted key or (source, `webhook_id`).
-const START: &str = "with start as materialized (
-    select nextval(pg_get_serial_sequence('incoming_emails', 'id')) as id, set_config('lock_timeout', $1, true)
-), ";
-
-/// A key that nobody has. Waits on the primary key's index for a rival that is still committing; no row if the key is there.
-const NEW_KEY: &str = "key as (
-    insert into idempotency_keys (key, fingerprint, result, expires_at)
-    select $2, $3, $4 || jsonb_build_object('email_id', start.id), now() + make_interval(secs => $5) from start
-    on conflict (key) do nothing
-    returning (result ->> 'email_id')::bigint as id
-), ";
-
-/// A key whose time is over. Locks the row found by the primary key; a rival that was faster has moved `expires_at`, so that
-/// the condition, tested again after the wait, finds nothing. Not part of [`NEW_KEY`]: `do update` would write on every
-/// duplicate.
-const EXPIRED_KEY: &str = "key as (
-    update idempotency_keys k set fingerprint = $3, result = $4 || jsonb_build_object('email_id', start.id),
-        created_at = now(), expires_at = now() + make_interval(secs => $5)
-    from start where k.key = $2 and k.expires_at <= now()
-    returning start.id
-), ";
-
-/// The mail, if the key was won. `incoming_emails_webhook_unique` is checked here, after the key: every writer takes the two
-/// locks in this order.
-const EMAIL: &str = "email as (
-    insert into incoming_emails (id, source, webhook_id, ticket_id, from_email, from_name, subject, body_text, body_html, raw,
-        attachments, received_at, received_at_note, fingerprint, extracted_data, processing_status, idempotency_key)
-    select id, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $3, $18, $19, $20 || ':' || id || ':' || $21 from key
-    returning id, received_at
-) ";
-
-/// The first message. The key of its row is `Operation::key` of the first revision; only a debt update carries a stamp.
-static MESSAGE: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "{} select $22, id::text, $20, $23 || jsonb_build_object('email_id', id) \
-         || case when $24 then jsonb_build_object('stamp', {FIRST_STAMP_SQL}) else '{{}}'::jsonb end, \
-         $20 || ':' || id || ':0', $25 from email returning aggregate_id::bigint",
-        outbox::INSERT
-    )
-});
-
-static INSERT: LazyLock<String> = LazyLock::new(|| format!("{START}{NEW_KEY}{EMAIL}{}", *MESSAGE));
-static TAKE_OVER: LazyLock<String> = LazyLock::new(|| format!("{START}{EXPIRED_KEY}{EMAIL}{}", *MESSAGE));
-
-/// Who has the key. Primary key, no lock.
-const HOLDER: &str = "select fingerprint, (result ->> 'email_id')::bigint, expires_at <= now() from idempotency_keys where key = $1";
-
-/// Who has the provider's id. `incoming_emails_webhook_unique`, no lock.
-const WEBHOOK_HOLDER: &str =
-    "select fingerprint, id from incoming_emails where source = $1 and webhook_id = $2";
-
-/// The constraint behind [`WEBHOOK_HOLDER`].
-const WEBHOOK_UNIQUE: &str = "incoming_emails_webhook_unique";
+pub use statement::{Holder, holders, store};
+use statement::{TAKE_OVER, WEBHOOK_UNIQUE, insert, webhook_holder};
+use std::time::Duration;
+use tokio_postgres::{Error, error::SqlState};
 
 /// Rounds of insert and look before giving up: each further one needs a key to vanish or expire, or a deadlock, in between.
 const MAX_ROUNDS: usize = 4;
@@ -95,6 +42,19 @@ pub struct CommitRequest {
     pub first: FirstMessage,
     /// The W3C trace context of the request.
     pub traceparent: Option<String>,
+}
+
+impl CommitRequest {
+    /// The key as it is stored: keys of two sources never meet.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}:{}", self.source, self.request_key)
+    }
+
+    /// The permanent name of the delivery: the provider's id, or the request key.
+    fn webhook_id(&self) -> &str {
+        self.email.webhook_id.as_deref().unwrap_or(&self.request_key)
+    }
 }
 
 /// The first message of a mail.
@@ -196,123 +156,59 @@ pub async fn commit(
     request: &CommitRequest,
     limits: CommitLimits,
 ) -> Result<Answer, CommitError> {
-    let key = format!("{}:{}", request.source, request.request_key);
-    let webhook_id = request.email.webhook_id.as_deref().unwrap_or(&request.request_key);
-    let mut statement: &str = &INSERT;
+    let key = request.key();
+    let mut is_expired = false;
     for _ in 0..MAX_ROUNDS {
-        match store(client, statement, request, &key, webhook_id, limits).await {
-            Ok(Some(email_id)) => return Ok(Answer { kind: AnswerKind::Accepted, email_id }),
-            Ok(None) => {}
+        let stored = match is_expired {
+            true => insert(client, &TAKE_OVER, &[request], limits).await,
+            false => store(client, &[request], limits).await,
+        };
+        match stored {
+            Ok(stored) => {
+                if let Some(email_id) = stored.get(&key) {
+                    return Ok(Answer { kind: AnswerKind::Accepted, email_id: *email_id });
+                }
+            }
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 return Err(CommitError::RivalInFlight);
             }
             Err(error) if broke_webhook_unique(&error) => {
-                let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-                    [(&request.source, Type::TEXT), (&webhook_id, Type::TEXT)];
-                if let Some(row) =
-                    client.query_typed_opt(WEBHOOK_HOLDER, &parameters).await.map_err(classify)?
-                {
-                    return duplicate(row.get(0), row.get(1), request);
+                if let Some(holder) = webhook_holder(client, request).await.map_err(classify)? {
+                    return holder.answer(request);
                 }
             }
             // Deadlock or serialization failure: nothing was stored, and the next round meets a rival that has ended.
-            Err(error) if error.code().is_some_and(|code| code.code().starts_with("40")) => {}
+            Err(error) if is_conflict(&error) => {}
             Err(error) => return Err(classify(error)),
         }
-        let holder = client.query_typed_opt(HOLDER, &[(&key, Type::TEXT)]).await.map_err(classify)?;
-        statement = match holder {
-            None => &INSERT,
-            Some(row) if row.get(2) => &TAKE_OVER,
-            Some(row) => return duplicate(row.get(0), row.get(1), request),
+        let holder = holders(client, &[&key]).await.map_err(classify)?.remove(&key);
+        is_expired = match holder {
+            None => false,
+            Some(holder) if holder.is_expired => true,
+            Some(holder) => return holder.answer(request),
         };
     }
     Err(CommitError::Unavailable("the key kept changing hands".into()))
 }
 
-/// One attempt, in one transaction; None if the key is not to be had this way.
-async fn store(
-    client: &Client,
-    statement: &str,
-    request: &CommitRequest,
-    key: &str,
-    webhook_id: &str,
-    limits: CommitLimits,
-) -> Result<Option<EmailId>, Error> {
-    let email = &request.email;
-    let first = FirstRow::of(&request.first);
-    let kind = AnswerKind::Accepted;
-    let parameters: [(&(dyn ToSql + Sync), Type); 25] = [
-        (&format!("{}ms", limits.lock_wait.as_millis()), Type::TEXT),
-        (&key, Type::TEXT),
-        (&request.fingerprint.as_slice(), Type::BYTEA),
-        (&json!({"status": kind.name(), "message": kind.message()}), Type::JSONB),
-        (&limits.key_lifetime.as_secs_f64(), Type::FLOAT8),
-        (&request.source, Type::TEXT),
-        (&webhook_id, Type::TEXT),
-        (&email.ticket_id, Type::TEXT),
-        (&email.from_email, Type::TEXT),
-        (&email.from_name, Type::TEXT),
-        (&email.subject, Type::TEXT),
-        (&email.body_text, Type::TEXT),
-        (&email.body_html, Type::TEXT),
-        (&request.raw.as_ref(), Type::BYTEA),
-        (&email.attachments, Type::JSONB),
-        (&email.received_at.time, Type::TIMESTAMPTZ),
-        (&email.received_at.note, Type::TEXT),
-        (&first.extracted_data, Type::JSONB),
-        (&first.processing_status, Type::TEXT),
-        (&first.operation.name(), Type::TEXT),
-        (&first.key_hash, Type::TEXT),
-        (&first.operation.aggregate_type(), Type::TEXT),
-        (&first.payload, Type::JSONB),
-        (&first.stamped, Type::BOOL),
-        (&request.traceparent, Type::TEXT),
-    ];
-    // Returns after ReadyForQuery, so after the commit.
-    let row = client.query_typed_opt(statement, &parameters).await?;
-    Ok(row.map(|row| row.get(0)))
-}
-
-/// What the kind of the first message puts into the rows.
-struct FirstRow<'a> {
-    operation: Operation,
-    payload: Value,
-    stamped: bool,
-    processing_status: &'static str,
-    extracted_data: Option<&'a Value>,
-    key_hash: Option<&'a str>,
-}
-
-impl FirstRow<'_> {
-    fn of(first: &FirstMessage) -> FirstRow<'_> {
-        match first {
-            FirstMessage::Extraction => FirstRow {
-                operation: Operation::EmailExtraction,
-                payload: json!({}),
-                stamped: false,
-                processing_status: "received",
-                extracted_data: None,
-                key_hash: None,
-            },
-            FirstMessage::DebtUpdate { payload, extracted_data, key_hash } => FirstRow {
-                operation: Operation::CreditorDebtUpdate,
-                payload: payload.clone(),
-                stamped: true,
-                processing_status: "extracted",
-                extracted_data: Some(extracted_data),
-                key_hash: Some(key_hash),
-            },
+impl Holder {
+    /// The request that stored it has the same content, or it has not.
+    ///
+    /// # Errors
+    /// [`CommitError::Mismatch`].
+    pub fn answer(&self, request: &CommitRequest) -> Result<Answer, CommitError> {
+        if self.fingerprint == request.fingerprint {
+            Ok(Answer { kind: AnswerKind::Duplicate, email_id: self.email_id })
+        } else {
+            Err(CommitError::Mismatch)
         }
     }
 }
 
-/// The request that stored it has the same content, or it has not.
-fn duplicate(fingerprint: &[u8], email_id: EmailId, request: &CommitRequest) -> Result<Answer, CommitError> {
-    if fingerprint == request.fingerprint {
-        Ok(Answer { kind: AnswerKind::Duplicate, email_id })
-    } else {
-        Err(CommitError::Mismatch)
-    }
+/// Deadlock or serialization: the same statement may pass the next time.
+#[must_use]
+pub fn is_conflict(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code().starts_with("40"))
 }
 
 fn broke_webhook_unique(error: &Error) -> bool {
@@ -322,7 +218,8 @@ fn broke_webhook_unique(error: &Error) -> bool {
 }
 
 /// A missing table or column is a migration that has not run yet, which passes.
-fn classify(error: Error) -> CommitError {
+#[must_use]
+pub fn classify(error: Error) -> CommitError {
     let Some(server) = error.as_db_error() else { return CommitError::Unavailable(reason(&error)) };
     let code = server.code();
     // The server's words only where they name objects of the schema: elsewhere they may quote values.

@@ -4,8 +4,9 @@
 //! and an empty variable is no variable.
 
 use crate::{
+    access::Access,
     bearer::Tokens,
-    source::{Verifiers, standard, zendesk},
+    source::{MIN_SECRET_BYTES, Verifiers, standard, zendesk},
 };
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::Path, str::FromStr, time::Duration};
@@ -30,6 +31,18 @@ pub struct Settings {
     #[arg(long, env = "INGEST_ADMIN_LISTEN", value_name = "ADDRESS", default_value = ADMIN_LISTEN)]
     admin_listen: String,
     #[command(flatten)]
+    access: AccessSettings,
+    /// Form of the log lines on standard error (json|text); RUST_LOG filters them, default info
+    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = LOG_FORMAT)]
+    log_format: String,
+    #[command(flatten)]
+    limits: LimitSettings,
+}
+
+/// Who may send.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AccessSettings {
+    #[command(flatten)]
     sources: SourceSettings,
     /// Accept also the replaced service's header X-Zendesk-Signature, hex HMAC of the body alone (true|false)
     #[arg(long, env = "ZENDESK_LEGACY_SIGNATURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false")]
@@ -43,11 +56,9 @@ pub struct Settings {
     /// Take webhooks of sources without a secret as they come, unsigned; warns each minute (true|false)
     #[arg(long, env = "INGEST_INSECURE_ALLOW_UNSIGNED", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false")]
     insecure_allow_unsigned: String,
-    /// Form of the log lines on standard error (json|text); RUST_LOG filters them, default info
-    #[arg(long, env = "LOG_FORMAT", value_name = "FORMAT", default_value = LOG_FORMAT)]
-    log_format: String,
-    #[command(flatten)]
-    limits: LimitSettings,
+    /// Take webhook secrets of less than 24 bytes, for test set-ups (true|false)
+    #[arg(long, env = "INGEST_INSECURE_ALLOW_SHORT_SECRETS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", default_value = "false")]
+    insecure_allow_short_secrets: String,
 }
 
 /// The secrets of the webhook sources; a source without one does not exist.
@@ -106,6 +117,10 @@ limits! {
     pool_size, "INGEST_POOL_SIZE", "16", 1..=1000;
     /// Wait for a free or new connection to Postgres, in milliseconds
     pool_wait_ms, "INGEST_POOL_WAIT_MS", "500", 1..=60_000;
+    /// Requests that are committed together; 1 commits each alone
+    batch_max, "INGEST_BATCH_MAX", "64", 1..=1000;
+    /// Requests that wait for their commit; further ones are refused
+    queue_rows, "INGEST_QUEUE_ROWS", "1024", 1..=100_000;
     /// Wait for a rival request with the same key, in milliseconds
     lock_wait_ms, "INGEST_LOCK_WAIT_MS", "1000", 1..=60_000;
     /// How long a request key is remembered, in seconds
@@ -121,10 +136,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Postgres.
     pub database_url: Secret,
-    /// The sources that are switched on.
-    pub verifiers: Verifiers,
-    /// The tokens of the structured endpoints; None = they do not exist.
-    pub tokens: Option<Tokens>,
+    /// Who may send.
+    pub access: Access,
     /// The form of log lines.
     pub log_format: LogFormat,
     /// Open connections.
@@ -145,6 +158,10 @@ pub struct Config {
     pub pool_size: usize,
     /// For a connection to Postgres.
     pub pool_wait: Duration,
+    /// Requests of one commit.
+    pub batch_max: usize,
+    /// Requests that wait for their commit.
+    pub queue_rows: usize,
     /// For a rival with the same key.
     pub lock_wait: Duration,
     /// Of a request key.
@@ -152,6 +169,12 @@ pub struct Config {
 }
 
 impl Settings {
+    /// What is read again on SIGHUP.
+    #[must_use]
+    pub const fn access(&self) -> &AccessSettings {
+        &self.access
+    }
+
     /// Reads everything.
     ///
     /// # Errors
@@ -192,13 +215,7 @@ impl Settings {
         let log_format =
             parsed(&mut problems, "LOG_FORMAT", &self.log_format, LOG_FORMAT, "must be json or text");
         problems.extend(log_filter().err());
-        let legacy = switch(&mut problems, "ZENDESK_LEGACY_SIGNATURE", &self.zendesk_legacy_signature);
-        let mut verifiers = self.sources.read(legacy, &mut problems);
-        verifiers.allow_unsigned =
-            switch(&mut problems, "INGEST_INSECURE_ALLOW_UNSIGNED", &self.insecure_allow_unsigned);
-        let tokens =
-            given(&mut problems, "API_TOKENS", self.api_tokens.as_ref(), self.api_tokens_file.as_deref());
-        let tokens = usable(&mut problems, "API_TOKENS", tokens.as_ref().map(Tokens::new));
+        let access = self.access.read(&mut problems);
         let limits = self.limits.read(&mut problems);
         if let Some(limits) = &limits {
             limits.relate(&mut problems);
@@ -210,8 +227,7 @@ impl Settings {
                 listen: listen?,
                 admin_listen: admin_listen?,
                 database_url: database_url?,
-                verifiers,
-                tokens,
+                access,
                 log_format: log_format?,
                 connections: size(limits.connections),
                 header_timeout: milliseconds(limits.header_timeout_ms),
@@ -222,6 +238,8 @@ impl Settings {
                 drain_timeout: milliseconds(limits.drain_timeout_ms),
                 pool_size: size(limits.pool_size),
                 pool_wait: milliseconds(limits.pool_wait_ms),
+                batch_max: size(limits.batch_max),
+                queue_rows: size(limits.queue_rows),
                 lock_wait: milliseconds(limits.lock_wait_ms),
                 key_lifetime: Duration::from_secs(limits.key_lifetime_seconds),
             })
@@ -244,21 +262,36 @@ impl LimitNumbers {
     }
 }
 
+impl AccessSettings {
+    /// Reads the secrets and tokens, from their files too.
+    pub fn read(&self, problems: &mut Vec<String>) -> Access {
+        let legacy = switch(problems, "ZENDESK_LEGACY_SIGNATURE", &self.zendesk_legacy_signature);
+        let allow_unsigned =
+            switch(problems, "INGEST_INSECURE_ALLOW_UNSIGNED", &self.insecure_allow_unsigned);
+        let allow_short =
+            switch(problems, "INGEST_INSECURE_ALLOW_SHORT_SECRETS", &self.insecure_allow_short_secrets);
+        let least = if allow_short { 1 } else { MIN_SECRET_BYTES };
+        let tokens = given(problems, "API_TOKENS", self.api_tokens.as_ref(), self.api_tokens_file.as_deref());
+        let tokens = usable(problems, "API_TOKENS", tokens.as_ref().map(Tokens::new));
+        Access {
+            verifiers: Verifiers { allow_unsigned, ..self.sources.read(legacy, least, problems) },
+            tokens,
+        }
+    }
+}
+
 impl SourceSettings {
-    /// The sources with a secret; `legacy` accepts Zendesk's old header too.
-    pub fn read(&self, legacy: bool, problems: &mut Vec<String>) -> Verifiers {
+    /// The sources with a secret, each of at least `least` bytes; `legacy` accepts Zendesk's old header too.
+    pub fn read(&self, legacy: bool, least: usize, problems: &mut Vec<String>) -> Verifiers {
         let secrets = (self.zendesk_webhook_secret.as_ref(), self.zendesk_webhook_secret_file.as_deref());
         let zendesk = given(problems, "ZENDESK_WEBHOOK_SECRET", secrets.0, secrets.1);
         let secrets = (self.standard_webhook_secret.as_ref(), self.standard_webhook_secret_file.as_deref());
         let standard = given(problems, "STANDARD_WEBHOOK_SECRET", secrets.0, secrets.1);
-        let zendesk = zendesk.map(|secret| zendesk::Verifier::new(&secret, legacy));
+        let zendesk = zendesk.map(|secret| zendesk::Verifier::new(&secret, legacy, least));
+        let standard = standard.map(|secret| standard::Verifier::new(&secret, least));
         Verifiers {
             zendesk: usable(problems, "ZENDESK_WEBHOOK_SECRET", zendesk),
-            standard: usable(
-                problems,
-                "STANDARD_WEBHOOK_SECRET",
-                standard.as_ref().map(standard::Verifier::new),
-            ),
+            standard: usable(problems, "STANDARD_WEBHOOK_SECRET", standard),
             allow_unsigned: false,
         }
     }

@@ -14,6 +14,8 @@ pub enum Endpoint<'a> {
     DebtUpdates,
     /// Where the mail with this id stands.
     Email(&'a str),
+    /// What a problem with this name means; empty = all of them.
+    Problem(&'a str),
     /// The interface document.
     OpenApi,
     /// Liveness and readiness.
@@ -32,11 +34,14 @@ impl<'a> Endpoint<'a> {
             "/v1/debt-updates" => Endpoint::DebtUpdates,
             "/api/v1/zendesk/webhook" => Endpoint::Webhook(Source::Zendesk),
             "/api/v1/resend/webhook" => Endpoint::Webhook(Source::Standard),
+            "/problems" => Endpoint::Problem(""),
             "/openapi.json" => Endpoint::OpenApi,
             "/livez" | "/readyz" => Endpoint::Health,
             _ => {
                 if let Some(name) = below("/v1/webhooks/") {
                     Endpoint::Webhook(Source::from_name(name).ok_or(Problem::UnknownSource)?)
+                } else if let Some(name) = below("/problems/") {
+                    Endpoint::Problem(name)
                 } else {
                     let id = below("/v1/emails/").or_else(|| below("/api/v1/zendesk/status/"));
                     Endpoint::Email(id.ok_or(Problem::UnknownPath)?)
@@ -50,7 +55,7 @@ impl<'a> Endpoint<'a> {
     pub const fn methods(self) -> &'static str {
         match self {
             Endpoint::Webhook(_) | Endpoint::DebtUpdates => "POST",
-            Endpoint::Email(_) | Endpoint::OpenApi | Endpoint::Health => "GET, HEAD",
+            Endpoint::Email(_) | Endpoint::Problem(_) | Endpoint::OpenApi | Endpoint::Health => "GET, HEAD",
         }
     }
 
@@ -59,9 +64,11 @@ impl<'a> Endpoint<'a> {
     pub const fn unknown(self) -> Problem {
         match self {
             Endpoint::Webhook(_) => Problem::UnknownSource,
-            Endpoint::DebtUpdates | Endpoint::Email(_) | Endpoint::OpenApi | Endpoint::Health => {
-                Problem::UnknownPath
-            }
+            Endpoint::DebtUpdates
+            | Endpoint::Email(_)
+            | Endpoint::Problem(_)
+            | Endpoint::OpenApi
+            | Endpoint::Health => Problem::UnknownPath,
         }
     }
 
@@ -72,6 +79,7 @@ impl<'a> Endpoint<'a> {
             Endpoint::Webhook(source) => source.name(),
             Endpoint::DebtUpdates => DEBT_UPDATE_SOURCE,
             Endpoint::Email(_) => "status",
+            Endpoint::Problem(_) => "problems",
             Endpoint::OpenApi => "openapi",
             Endpoint::Health => "health",
         }
@@ -92,6 +100,8 @@ mod tests {
             ("/v1/debt-updates", Endpoint::DebtUpdates),
             ("/v1/emails/17", Endpoint::Email("17")),
             ("/api/v1/zendesk/status/17", Endpoint::Email("17")),
+            ("/problems", Endpoint::Problem("")),
+            ("/problems/overloaded", Endpoint::Problem("overloaded")),
             ("/openapi.json", Endpoint::OpenApi),
             ("/livez", Endpoint::Health),
             ("/readyz", Endpoint::Health),

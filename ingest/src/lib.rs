@@ -3,25 +3,30 @@
 //! A request goes from top to bottom:
 //!
 //! - [`server`]: listeners, readiness, drain; [`endpoint`]: paths; [`api`]: request -> response
-//! - [`request_body`]: the bytes, within bounds; [`source`] and [`bearer`]: who sent them
+//! - [`request_body`]: the bytes, within bounds; [`source`] and [`bearer`]: who sent them, with the secrets of [`access`]
 //! - [`json_body`], [`received_at`], [`email`], [`debt_update`]: what they say
 //! - [`request_key`]: which delivery they are
-//! - [`store`]: a task per commit; [`commit`]: THE transaction; [`poke`]: wakes the relays after it
-//! - [`status`]: where a mail stands; [`openapi`]: the interface; [`problem`]: every failure that a client can see
+//! - [`store`]: the way to Postgres; [`group_commit`]: many requests, one commit; [`commit`]: THE transaction; [`database`]: the pool;
+//!   [`poke`]: wakes the relays after it
+//! - [`status`]: where a mail stands; [`openapi`]: the interface; [`problem`], [`problem_pages`]: every failure that a client can see
 //! - [`cli`], [`config`]: the command line
 
+pub mod access;
 pub mod api;
 pub mod bearer;
 pub mod cli;
 pub mod commit;
 pub mod config;
+pub mod database;
 pub mod debt_update;
 pub mod email;
 pub mod endpoint;
+pub mod group_commit;
 pub mod json_body;
 pub mod openapi;
 pub mod poke;
 pub mod problem;
+pub mod problem_pages;
 pub mod received_at;
 pub mod request_body;
 pub mod request_key;

@@ -67,6 +67,32 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Every problem; where it carries something, with an example.
+    pub const ALL: [Problem; 22] = [
+        Problem::InvalidPayload(Vec::new()),
+        Problem::UnsupportedEvent,
+        Problem::KeyMissing,
+        Problem::KeyMalformed,
+        Problem::SignatureMissing,
+        Problem::SignatureInvalid,
+        Problem::SignatureStale,
+        Problem::TokenInvalid,
+        Problem::UnknownSource,
+        Problem::UnknownPath,
+        Problem::UnknownEmail,
+        Problem::MethodNotAllowed("GET, HEAD"),
+        Problem::BodyTooSlow,
+        Problem::RivalInFlight,
+        Problem::PayloadTooLarge(1 << 20),
+        Problem::UnsupportedMediaType,
+        Problem::KeyReused,
+        Problem::MailWithoutBody,
+        Problem::Overloaded,
+        Problem::Unavailable,
+        Problem::OutcomeUnknown,
+        Problem::Internal,
+    ];
+
     /// A body with one wrong field.
     #[must_use]
     pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Problem {
@@ -83,6 +109,12 @@ impl Problem {
     #[must_use]
     pub fn status(&self) -> u16 {
         self.row().0
+    }
+
+    /// The title: the same for every occurrence.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        self.row().2
     }
 
     /// Status, name, title.
@@ -116,7 +148,9 @@ impl Problem {
         }
     }
 
-    fn detail(&self) -> String {
+    /// What happened and what to do.
+    #[must_use]
+    pub fn detail(&self) -> String {
         match self {
             Problem::InvalidPayload(_) => "See errors; sending the same body again changes nothing.".into(),
             Problem::UnsupportedEvent => {
@@ -157,7 +191,8 @@ impl Problem {
     }
 
     /// Seconds after which sending again makes sense, for what passes by itself.
-    fn retry_after_seconds(&self) -> Option<u16> {
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> Option<u16> {
         match self {
             Problem::RivalInFlight | Problem::Overloaded => Some(1),
             Problem::Unavailable | Problem::OutcomeUnknown => Some(5),
@@ -187,7 +222,7 @@ impl Problem {
     pub fn reply(&self) -> Reply {
         let (status, name, title) = self.row();
         let mut document = json!({
-            "type": format!("urn:ingest:problem:{name}"),
+            "type": format!("/problems/{name}"),
             "title": title,
             "status": status,
             "detail": self.detail(),

@@ -1,6 +1,7 @@
 //! The running program: listeners, background tasks, readiness and the way down.
 
 use crate::{
+    access::CurrentAccess,
     api::{self, App},
     config::Config,
     poke::Poker,
@@ -58,6 +59,8 @@ pub struct Serving {
     pub address: SocketAddr,
     /// The admin listener's address.
     pub admin_address: SocketAddr,
+    /// Who may send, for whoever reads it again.
+    pub access: CurrentAccess,
     /// Ends when the shutdown is complete.
     pub done: JoinHandle<()>,
 }
@@ -71,20 +74,19 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
     let (admin_listener, admin_address) = bind("INGEST_ADMIN_LISTEN", config.admin_listen).await?;
     let readiness = Readiness::waiting_for(&["postgres"]);
     let metrics = admin::install_metrics();
+    let access = CurrentAccess::new(config.access.clone());
     let poker = Poker::default();
     let store = Store::new(&config, poker.clone())?;
-    let app = App::new(&config, readiness.clone(), store.clone());
+    let app = App::new(&config, access.clone(), readiness.clone(), store.clone());
     tracing::info!(%address, admin = %admin_address, "listening");
-    if config.tokens.is_none()
-        && !crate::source::Source::ALL.iter().any(|source| config.verifiers.enabled(*source))
-    {
+    if !config.access.lets_anybody_in() {
         tracing::warn!("no source has a secret and there are no API tokens: nothing can be stored");
     }
     let background = CancellationToken::new();
     let url = config.database_url.expose().to_owned();
     tokio::spawn(watch_database(url.clone(), readiness.clone(), background.clone()));
     tokio::spawn(poker.run(url, background.clone()));
-    tokio::spawn(warn_of_unsigned(config.verifiers.allow_unsigned, background.clone()));
+    tokio::spawn(warn_of_unsigned(config.access.verifiers.allow_unsigned, background.clone()));
     tokio::spawn(keep_metrics(metrics.clone(), background.clone()));
     let admin =
         serve_admin(admin_listener, config.header_timeout, readiness.clone(), metrics, background.clone());
@@ -98,7 +100,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
         let _ = admin.await;
         tracing::info!("stopped");
     });
-    Ok(Serving { address, admin_address, done })
+    Ok(Serving { address, admin_address, access, done })
 }
 
 async fn bind(variable: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

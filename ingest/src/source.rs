@@ -17,6 +17,9 @@ use subtle::{Choice, ConstantTimeEq};
 /// How far the signed timestamp may be from our clock, either way: what every library of the Standard Webhooks uses.
 pub const WINDOW: SignedDuration = SignedDuration::from_secs(300);
 
+/// Bytes of a secret: what Standard Webhooks demands. A shorter one could be guessed from one recorded request.
+pub const MIN_SECRET_BYTES: usize = 24;
+
 /// A webhook provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -62,6 +65,8 @@ impl Source {
 pub struct Verified<T> {
     content: T,
     signed_id: Option<String>,
+    /// Which secret signed it, counted from 0 in the order of the configuration; None = nobody did.
+    key: Option<usize>,
 }
 
 impl<T> Verified<T> {
@@ -118,10 +123,18 @@ impl Verifiers {
             }
         };
         match verified {
-            Some(verified) => verified,
-            None if self.allow_unsigned => Ok(Verified { content: body, signed_id: None }),
+            Some(verified) => verified.inspect(|verified| count_key(source, verified.key)),
+            None if self.allow_unsigned => Ok(Verified { content: body, signed_id: None, key: None }),
             None => Err(Problem::UnknownSource),
         }
+    }
+}
+
+/// Tells the operator when a secret that is to go is used no more. `key` counts from 1, in the order of the configuration.
+fn count_key(source: Source, key: Option<usize>) {
+    if let Some(key) = key {
+        metrics::counter!("ingest_key_used_total", "source" => source.name(), "key" => (key + 1).to_string())
+            .increment(1);
     }
 }
 
@@ -130,9 +143,16 @@ impl Verifiers {
 struct SigningKey(Hmac<Sha256>);
 
 impl SigningKey {
-    /// None never happens: HMAC takes keys of every length.
-    fn new(secret: &[u8]) -> Option<SigningKey> {
-        Hmac::new_from_slice(secret).ok().map(SigningKey)
+    /// A key of at least `least` bytes.
+    ///
+    /// # Errors
+    /// A text for the operator.
+    fn new(secret: &[u8], least: usize) -> Result<SigningKey, String> {
+        if secret.len() < least {
+            return Err(format!("holds a secret of {} bytes; the least is {least}", secret.len()));
+        }
+        // HMAC takes keys of every length.
+        Hmac::new_from_slice(secret).map(SigningKey).map_err(|error| error.to_string())
     }
 
     /// The MAC over the parts, one after the other.
@@ -151,17 +171,16 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Whether one of the keys made one of the given MACs. Every pair is compared, each in constant time: neither the place of a
-/// match nor its first wrong byte shows in the time it takes.
-fn any_match(keys: &[SigningKey], given: &[Vec<u8>], signed: &[&[u8]]) -> bool {
-    let mut found = Choice::from(0);
-    for key in keys {
+/// Which of the keys made one of the given MACs. Every pair is compared, each in constant time: neither the place of a match nor
+/// its first wrong byte shows in the time it takes.
+fn matching_key(keys: &[SigningKey], given: &[Vec<u8>], signed: &[&[u8]]) -> Option<usize> {
+    let mut found = None;
+    for (index, key) in keys.iter().enumerate() {
         let expected = key.sign(signed);
-        for mac in given {
-            found |= expected.as_slice().ct_eq(mac);
-        }
+        let made = given.iter().fold(Choice::from(0), |made, mac| made | expected.as_slice().ct_eq(mac));
+        found = if made.into() { Some(index) } else { found };
     }
-    found.into()
+    found
 }
 
 /// Whether a signed time is within the window.

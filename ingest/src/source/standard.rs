@@ -1,7 +1,7 @@
 //! Standard Webhooks 1.0 (github.com/standard-webhooks/standard-webhooks), as Svix and Resend send them: symmetric
 //! signatures v1 over id, timestamp and raw body, and Resend's event `email.received`.
 
-use super::{SigningKey, Verified, any_match, header, in_window, unix_seconds};
+use super::{SigningKey, Verified, header, in_window, matching_key, unix_seconds};
 use crate::{
     email::{self, Email, UNBOUNDED},
     json_body::{Fields, parse as parse_json},
@@ -36,19 +36,19 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Reads the comma-separated `whsec_` secrets.
+    /// Reads the comma-separated `whsec_` secrets, each of at least `least` bytes.
     ///
     /// # Errors
     /// A text for the operator.
-    pub fn new(secrets: &Secret) -> Result<Verifier, String> {
+    pub fn new(secrets: &Secret, least: usize) -> Result<Verifier, String> {
         let key = |text: &str| {
-            let bytes = BASE64.decode(text.strip_prefix("whsec_")?).ok().filter(|bytes| !bytes.is_empty())?;
-            SigningKey::new(&bytes)
+            let bytes = text.strip_prefix("whsec_").and_then(|text| BASE64.decode(text).ok());
+            let bytes = bytes.filter(|bytes| !bytes.is_empty());
+            let form = "every secret must be whsec_ followed by base64; separate several by commas";
+            SigningKey::new(&bytes.ok_or(form)?, least)
         };
-        let keys: Option<Vec<_>> = secrets.expose().split(',').map(|text| key(text.trim())).collect();
-        let keys =
-            keys.ok_or("every secret must be whsec_ followed by base64; separate several by commas")?;
-        Ok(Verifier { keys })
+        let keys: Result<_, String> = secrets.expose().split(',').map(|text| key(text.trim())).collect();
+        Ok(Verifier { keys: keys? })
     }
 
     /// Proves that one of the secrets signed id, timestamp and body, now.
@@ -75,11 +75,10 @@ impl Verifier {
             .take(MAX_SIGNATURES)
             .filter_map(|signature| BASE64.decode(signature.strip_prefix("v1,")?).ok())
             .collect();
-        if !any_match(&self.keys, &given, &[id.as_bytes(), b".", timestamp.as_bytes(), b".", &body]) {
-            return Err(Problem::SignatureInvalid);
-        }
+        let signed: [&[u8]; 5] = [id.as_bytes(), b".", timestamp.as_bytes(), b".", &body];
+        let key = matching_key(&self.keys, &given, &signed).ok_or(Problem::SignatureInvalid)?;
         in_window(unix_seconds(timestamp).ok_or(Problem::SignatureStale)?, now)?;
-        Ok(Verified { content: body, signed_id: Some(id.to_owned()) })
+        Ok(Verified { content: body, signed_id: Some(id.to_owned()), key: Some(key) })
     }
 
     /// The headers that a sender would send with this body, made with the first secret. Without an id, the id is made from
@@ -152,6 +151,7 @@ pub fn parse(body: &[u8], arrival: Timestamp) -> Result<Email, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::MIN_SECRET_BYTES;
     use hyper::header::HeaderName;
 
     /// The two vectors that the Standard Webhooks libraries test with.
@@ -185,15 +185,18 @@ mod tests {
     #[test]
     fn the_published_vectors_verify_under_both_names_and_are_what_sign_makes() {
         for (secret, id, second, body, signature) in VECTORS {
-            let verifier = Verifier::new(&format!("whsec_AAAA, {secret}").parse().unwrap()).unwrap();
+            let verifier = Verifier::new(&format!("whsec_AAAA, {secret}").parse().unwrap(), 1).unwrap();
             let now = Timestamp::from_second(second).unwrap();
             for prefix in ["webhook", "svix"] {
                 let headers = headers(prefix, id, &second.to_string(), &format!("v1,AAAA v2,x {signature}"));
                 let verified = verifier.verify(&headers, Bytes::from_static(body.as_bytes()), now).unwrap();
-                assert_eq!(verified.signed_id(), Some(id));
+                assert_eq!((verified.signed_id(), verified.key), (Some(id), Some(1)));
             }
-            let signed =
-                Verifier::new(&secret.parse().unwrap()).unwrap().sign(Some(id), now, body.as_bytes());
+            let signed = Verifier::new(&secret.parse().unwrap(), MIN_SECRET_BYTES).unwrap().sign(
+                Some(id),
+                now,
+                body.as_bytes(),
+            );
             assert_eq!(signed[2], ("webhook-signature", signature.to_owned()));
         }
     }
@@ -201,7 +204,7 @@ mod tests {
     #[test]
     fn everything_but_the_signed_bytes_in_time_is_refused() {
         let (secret, id, second, body, signature) = VECTORS[0];
-        let verifier = Verifier::new(&secret.parse().unwrap()).unwrap();
+        let verifier = Verifier::new(&secret.parse().unwrap(), MIN_SECRET_BYTES).unwrap();
         let text = second.to_string();
         let at = |offset: i64, id: &str, timestamp: &str, signature: &str, body: &'static str| {
             let now = Timestamp::from_second(second + offset).unwrap();
@@ -239,13 +242,16 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_whsec_and_base64() {
+    fn a_secret_is_whsec_and_base64_of_24_bytes() {
+        let refused = |secret: &str, least| Verifier::new(&secret.parse().unwrap(), least).unwrap_err();
         for secret in
             ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_%", "whsec_AAAA,", "whsec_AAAA,x"]
         {
-            assert!(Verifier::new(&secret.parse().unwrap()).is_err(), "{secret}");
+            assert!(refused(secret, 1).contains("whsec_ followed by base64"), "{secret}");
         }
-        assert!(Verifier::new(&"whsec_AAAAAA".parse().unwrap()).is_ok());
+        assert!(Verifier::new(&"whsec_AAAAAA".parse().unwrap(), 1).is_ok());
+        let short = format!("{},whsec_{}", VECTORS[0].0, "AAAA".repeat(7) + "AAA=");
+        assert_eq!(refused(&short, MIN_SECRET_BYTES), "holds a secret of 23 bytes; the least is 24");
     }
 
     #[test]

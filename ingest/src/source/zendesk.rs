@@ -1,6 +1,6 @@
 //! Zendesk: base64 HMAC-SHA256 over timestamp and raw body, and the body that the replaced service defined for its trigger.
 
-use super::{SigningKey, Verified, any_match, header, in_window, unix_seconds};
+use super::{SigningKey, Verified, header, in_window, matching_key, unix_seconds};
 use crate::{
     email::{self, Email, MAX_ID_CHARACTERS, UNBOUNDED},
     json_body::{Fields, parse as parse_json},
@@ -28,17 +28,18 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Reads the comma-separated secrets; `legacy` accepts the old header too.
+    /// Reads the comma-separated secrets, each of at least `least` bytes; `legacy` accepts the old header too.
     ///
     /// # Errors
     /// A text for the operator.
-    pub fn new(secrets: &Secret, legacy: bool) -> Result<Verifier, String> {
+    pub fn new(secrets: &Secret, legacy: bool, least: usize) -> Result<Verifier, String> {
         let texts: Vec<_> = secrets.expose().split(',').map(str::trim).collect();
         if texts.iter().any(|text| text.is_empty()) {
             return Err("holds an empty secret between its commas".into());
         }
-        let keys: Option<Vec<_>> = texts.iter().map(|text| SigningKey::new(text.as_bytes())).collect();
-        Ok(Verifier { keys: keys.ok_or("holds an unusable secret")?, legacy })
+        let keys: Result<_, String> =
+            texts.iter().map(|text| SigningKey::new(text.as_bytes(), least)).collect();
+        Ok(Verifier { keys: keys?, legacy })
     }
 
     /// Proves that one of the secrets signed the body, now.
@@ -59,23 +60,19 @@ impl Verifier {
             return Err(Problem::SignatureMissing);
         };
         let given = STANDARD.decode(signature).map_err(|_| Problem::SignatureInvalid)?;
-        if !any_match(&self.keys, &[given], &[timestamp.as_bytes(), &body]) {
-            return Err(Problem::SignatureInvalid);
-        }
+        let key = matching_key(&self.keys, &[given], &[timestamp.as_bytes(), &body])
+            .ok_or(Problem::SignatureInvalid)?;
         let signed =
             unix_seconds(timestamp).or_else(|| timestamp.parse().ok()).ok_or(Problem::SignatureStale)?;
         in_window(signed, now)?;
-        Ok(Verified { content: body, signed_id: None })
+        Ok(Verified { content: body, signed_id: None, key: Some(key) })
     }
 
     fn verify_legacy(&self, headers: &HeaderMap, body: Bytes) -> Result<Verified<Bytes>, Problem> {
         let signature = header(headers, LEGACY_SIGNATURE).ok_or(Problem::SignatureMissing)?;
         let given = from_hex(signature).ok_or(Problem::SignatureInvalid)?;
-        if any_match(&self.keys, &[given], &[&body]) {
-            Ok(Verified { content: body, signed_id: None })
-        } else {
-            Err(Problem::SignatureInvalid)
-        }
+        let key = matching_key(&self.keys, &[given], &[&body]).ok_or(Problem::SignatureInvalid)?;
+        Ok(Verified { content: body, signed_id: None, key: Some(key) })
     }
 
     /// The headers that Zendesk would send with this body, made with the first secret.
@@ -150,7 +147,7 @@ mod tests {
     }
 
     fn verifier(legacy: bool) -> Verifier {
-        Verifier::new(&"old secret, new secret".parse().unwrap(), legacy).unwrap()
+        Verifier::new(&"old secret, new secret".parse().unwrap(), legacy, 1).unwrap()
     }
 
     const NOW: &str = "2026-02-17T08:14:22Z";

@@ -4,9 +4,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use ingest::{
+    access::Access,
     bearer::Tokens,
     config::Config,
-    source::{Verifiers, standard, zendesk},
+    source::{MIN_SECRET_BYTES, Verifiers, standard, zendesk},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ use tokio::{net::TcpStream, task::JoinHandle, time::sleep};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) const ZENDESK_SECRET: &str = "a zendesk secret of many bytes";
+pub(crate) const STANDARD_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 pub(crate) const TOKEN: &str = "test-token";
 pub(crate) const ZENDESK: &str = "/v1/webhooks/zendesk";
 pub(crate) const STANDARD: &str = "/v1/webhooks/standard";
@@ -29,11 +32,11 @@ pub(crate) const DEBT_UPDATES: &str = "/v1/debt-updates";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn zendesk_verifier() -> zendesk::Verifier {
-    zendesk::Verifier::new(&"a zendesk secret".parse().unwrap(), false).unwrap()
+    zendesk::Verifier::new(&ZENDESK_SECRET.parse().unwrap(), false, MIN_SECRET_BYTES).unwrap()
 }
 
 pub(crate) fn standard_verifier() -> standard::Verifier {
-    standard::Verifier::new(&"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".parse().unwrap()).unwrap()
+    standard::Verifier::new(&STANDARD_SECRET.parse().unwrap(), MIN_SECRET_BYTES).unwrap()
 }
 
 /// The defaults, on free ports, with everything switched on.
@@ -43,12 +46,14 @@ pub(crate) fn config(database_url: &str) -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         database_url: database_url.parse().unwrap(),
-        verifiers: Verifiers {
-            zendesk: Some(zendesk_verifier()),
-            standard: Some(standard_verifier()),
-            allow_unsigned: false,
+        access: Access {
+            verifiers: Verifiers {
+                zendesk: Some(zendesk_verifier()),
+                standard: Some(standard_verifier()),
+                allow_unsigned: false,
+            },
+            tokens: Some(Tokens::new(&TOKEN.parse().unwrap()).unwrap()),
         },
-        tokens: Some(Tokens::new(&TOKEN.parse().unwrap()).unwrap()),
         log_format: LogFormat::Text,
         connections: 4096,
         header_timeout: seconds(10),
@@ -59,6 +64,8 @@ pub(crate) fn config(database_url: &str) -> Config {
         drain_timeout: seconds(15),
         pool_size: 16,
         pool_wait: Duration::from_millis(500),
+        batch_max: 64,
+        queue_rows: 1024,
         lock_wait: seconds(1),
         key_lifetime: seconds(86_400),
     }
@@ -154,7 +161,7 @@ impl Answer {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.headers["content-type"], "application/problem+json");
         let json = self.json();
-        assert_eq!(json["type"], format!("urn:ingest:problem:{name}"), "{self:?}");
+        assert_eq!(json["type"], format!("/problems/{name}"), "{self:?}");
         assert_eq!(json["status"], status);
         assert!(json["title"].is_string() && json["detail"].is_string());
         assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 409 | 503), "{self:?}");
@@ -212,6 +219,11 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
         assert!(started.elapsed() < PATIENCE, "never came: {what}");
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A connection as the service has them.
+pub(crate) async fn pooled(database: &Database) -> deadpool_postgres::Client {
+    shared::postgres::pool(&database.url, "ingest", 1, PATIENCE).unwrap().get().await.unwrap()
 }
 
 /// A number from the database.

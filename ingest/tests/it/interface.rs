@@ -17,9 +17,9 @@ async fn every_path_and_method_of_the_document_is_served_and_every_other_method_
     let document = served.json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 9);
+    assert_eq!(paths.len(), 12);
     for (path, item) in paths {
-        let path = path.replace("{source}", "zendesk").replace("{id}", "1");
+        let path = path.replace("{id}", "1").replace("{name}", "overloaded");
         for method in ["get", "post", "put", "delete"] {
             let request = hyper::Request::builder().method(method.to_uppercase().as_str()).uri(&path);
             let answer = send(service.address, request.body(Default::default()).unwrap()).await;
@@ -69,6 +69,96 @@ fn every_failure_of_the_document_is_a_problem_document() {
         let problem = !response["content"]["application/problem+json"].is_null();
         assert_eq!(problem, !matches!(name.as_str(), "Stored" | "Status"), "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_type_of_every_problem_is_in_the_document_and_leads_to_its_page() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let document = document();
+    let mut types: Vec<_> =
+        ingest::problem::Problem::ALL.iter().map(|problem| format!("/problems/{}", problem.name())).collect();
+    types.dedup();
+    assert_eq!(
+        document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"],
+        serde_json::json!(types)
+    );
+    for path in types.iter().map(String::as_str).chain(["/problems"]) {
+        let page = service.get(path).await;
+        assert_eq!(
+            (page.status, page.headers["content-type"].to_str().unwrap()),
+            (200, "text/html; charset=utf-8")
+        );
+    }
+    service.get("/problems/nothing").await.is_problem(404, "not-found");
+}
+
+/// Runs schemathesis, with the checks it has but for these, and returns what it says if it finds anything.
+async fn schemathesis(service: &Service, hooks: bool, excluded: &str) -> Result<(), String> {
+    let folder = std::env::var("SCHEMATHESIS").expect("SCHEMATHESIS: run the tests by `deploy/dev test`");
+    let program = std::path::Path::new(&folder).join("bin").join("schemathesis");
+    let here =
+        std::env::temp_dir().join(format!("ingest-schemathesis-{}-{}", std::process::id(), excluded.len()));
+    std::fs::create_dir_all(&here).unwrap();
+    let run = tokio::process::Command::new("python3")
+        .arg(program)
+        .args(["run", &format!("http://{}/openapi.json", service.address), "--checks", "all", "--seed", "1"])
+        .args([
+            "--exclude-checks",
+            excluded,
+            "--max-examples",
+            "60",
+            "--continue-on-failure",
+            "--warnings",
+            "off",
+        ])
+        .args([
+            "--header",
+            &format!("Authorization: Bearer {TOKEN}"),
+            "--phases",
+            "examples,coverage,fuzzing",
+        ])
+        .env("PYTHONPATH", format!("{folder}:{}/tests", env!("CARGO_MANIFEST_DIR")))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(hooks.then_some(("SCHEMATHESIS_HOOKS", "schemathesis_hooks")))
+        .env("API_TOKENS", TOKEN)
+        .env("ZENDESK_WEBHOOK_SECRET", ZENDESK_SECRET)
+        .env("STANDARD_WEBHOOK_SECRET", STANDARD_SECRET)
+        .current_dir(&here)
+        .kill_on_drop(true)
+        .output();
+    let output = run.await.unwrap();
+    std::fs::remove_dir_all(here).unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()),
+    }
+}
+
+/// No 5xx, only the documented codes, headers and bodies, what the document allows is taken and nothing else. The hooks sign.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemathesis_finds_nothing() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    // Of a case without its token nothing is left to tell it from one whose token is the hooks' business.
+    if let Err(found) = schemathesis(&service, true, "ignored_auth,missing_required_header").await {
+        panic!("{found}");
+    }
+    assert_whole(&database.client().await).await;
+}
+
+/// What needs a signature or a token is a 401 without one, whatever else is sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemathesis_gets_nowhere_without_signatures() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    if let Err(found) =
+        schemathesis(&service, false, "positive_data_acceptance,negative_data_rejection").await
+    {
+        panic!("{found}");
+    }
+    let signed = "select count(*) from incoming_emails where source <> 'api'";
+    assert_eq!(count(&database.client().await, signed).await, 0);
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ async fn a_rival_that_does_not_end_is_a_409_and_one_that_rolls_back_leaves_the_k
 #[tokio::test]
 async fn the_lock_wait_ends_with_its_transaction_and_never_stays_on_the_connection() {
     let database = Database::new().await;
-    let client = database.client().await;
+    let client = pooled(&database).await;
     let body = mail("w1");
     let arrival = jiff::Timestamp::now();
     let request = CommitRequest {

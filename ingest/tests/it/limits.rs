@@ -58,10 +58,7 @@ async fn a_body_that_does_not_arrive_in_time_is_a_408() {
     let service = Service::start(hasty).await;
     let half = b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"half\": ";
     let answer = raw(service.address, half, "\0").await;
-    assert!(
-        answer.starts_with("HTTP/1.1 408") && answer.contains("urn:ingest:problem:body-too-slow"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("/problems/body-too-slow"), "{answer}");
 }
 
 #[tokio::test]
@@ -73,6 +70,19 @@ async fn headers_that_do_not_arrive_in_time_end_the_connection() {
     let answer =
         raw(service.address, b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nX-Slow: ", "\0").await;
     assert!(!answer.contains("200"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_never_reads_the_answers_is_cut_off() {
+    let database = Database::new().await;
+    let mut hasty = config(&database.url);
+    hasty.header_timeout = Duration::from_millis(200);
+    let service = Service::start(hasty).await;
+    let mut stream = TcpStream::connect(service.address).await.unwrap();
+    let asks =
+        async { while stream.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, asks).await.expect("the connection ends");
+    assert_eq!(service.get("/livez").await.status, 200);
 }
 
 #[tokio::test]
@@ -180,9 +190,54 @@ async fn requests_that_could_be_cut_in_two_ways_are_refused() {
         "Content-Length: 5\r\nContent-Length: 6\r\n",
         "Content-Length: +5\r\n",
         "Transfer-Encoding: gzip\r\n",
+        " Content-Length: 5\r\n",
+        "Content-Length : 5\r\n",
     ] {
         let request = format!("POST {ZENDESK} HTTP/1.1\r\nHost: x\r\n{head}\r\nhello");
         let answer = raw(service.address, request.as_bytes(), "\0").await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{head:?}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn whatever_comes_is_answered_with_a_4xx_or_a_closed_connection_and_writes_nothing() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let json = "Content-Type: application/json\r\nConnection: close\r\n";
+    let headers: String = (0..10_000).map(|number| format!("X-{number}: y\r\n")).collect();
+    let chunked = format!(
+        "{json}Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nGET /livez HTTP/1.1\r\n\r\n"
+    );
+    for (what, request) in [
+        ("both framings", format!("POST {ZENDESK} HTTP/1.1\r\nHost: x\r\n{chunked}")),
+        (
+            "bare line feeds",
+            format!("POST {ZENDESK} HTTP/1.1\nHost: x\nConnection: close\nContent-Length: 2\n\n{{}}"),
+        ),
+        ("10,000 headers", format!("POST {ZENDESK} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")),
+        ("one long header", format!("GET /livez HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))),
+        (
+            "a long path",
+            format!("GET /{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "y".repeat(70_000)),
+        ),
+        (
+            "20 MB",
+            format!(
+                "POST {ZENDESK} HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 20000000\r\n\r\n{}",
+                "x".repeat(3 << 20)
+            ),
+        ),
+        (
+            "chunks of no size",
+            format!("POST {ZENDESK} HTTP/1.1\r\nHost: x\r\n{json}Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        ),
+        ("no HTTP", "\u{16}\u{3}\u{1} hello\r\n\r\n".into()),
+    ] {
+        let mut stream = TcpStream::connect(service.address).await.unwrap();
+        let _ = stream.write_all(request.as_bytes()).await; // it may be cut off in the middle
+        let answer = read_until(&mut stream, "\0").await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), usize::from(!answer.is_empty()), "{what}: {answer}");
+    }
+    assert_eq!(rows(&database.client().await).await, [0, 0, 0]);
 }

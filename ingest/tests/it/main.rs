@@ -8,8 +8,10 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod crash;
 mod debt_updates;
 mod emails;
+mod group_commit;
 mod harness;
 mod interface;
 mod keys;

@@ -87,7 +87,7 @@ async fn a_connection_that_needs_longer_than_the_pool_wait_serves_the_next_reque
 async fn a_schema_that_does_not_fit_is_named_and_no_value_is() {
     use ingest::commit::{CommitLimits, CommitRequest, FirstMessage, commit};
     let database = Database::new().await;
-    let client = database.client().await;
+    let client = pooled(&database).await;
     let body = mail("w1").into_bytes();
     let request = CommitRequest {
         source: "zendesk",

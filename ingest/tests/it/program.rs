@@ -35,7 +35,7 @@ fn text(bytes: &[u8]) -> String {
 
 const GOOD: [(&str, &str); 4] = [
     ("DATABASE_URL", "postgres://postgres@127.0.0.1:1/none"),
-    ("ZENDESK_WEBHOOK_SECRET", "s"),
+    ("ZENDESK_WEBHOOK_SECRET", "a zendesk secret of many bytes"),
     ("INGEST_LISTEN", "127.0.0.1:0"),
     ("INGEST_ADMIN_LISTEN", "127.0.0.1:0"),
 ];
@@ -46,7 +46,7 @@ fn bad_configuration_is_64_with_every_problem_and_no_secret() {
         ("DATABASE_URL", "postgres://user:hunter2@host:port/db"),
         ("INGEST_LISTEN", "nowhere"),
         ("LOG_FORMAT", "xml"),
-        ("STANDARD_WEBHOOK_SECRET", "hunter2"),
+        ("STANDARD_WEBHOOK_SECRET", "whsec_aHVudGVyMg=="),
         ("API_TOKENS", "hunter2,"),
         ("INGEST_BODY_BYTES", "0"),
         ("ZENDESK_LEGACY_SIGNATURE", "perhaps"),
@@ -154,7 +154,7 @@ fn sign_prints_headers_that_the_verifiers_take() {
     );
     let output = run(
         &["sign", "--source", "zendesk", "--json"],
-        &[("ZENDESK_WEBHOOK_SECRET", "a zendesk secret,old")],
+        &[("ZENDESK_WEBHOOK_SECRET", "a zendesk secret of many bytes,old")],
         body,
     );
     let object: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -172,7 +172,7 @@ fn sign_prints_headers_that_the_verifiers_take() {
 fn sign_refuses_what_no_verifier_would_take_and_says_how_to_use_it() {
     let environment = [
         ("STANDARD_WEBHOOK_SECRET", "whsec_AAAA"),
-        ("ZENDESK_WEBHOOK_SECRET", "s"),
+        ("ZENDESK_WEBHOOK_SECRET", "a zendesk secret of many bytes"),
         ("ZENDESK_LEGACY_SIGNATURE", "?"),
     ];
     let sign = |arguments: &[&str]| {
@@ -241,7 +241,7 @@ struct Running {
 impl Running {
     /// Starts it with a secret and a token.
     fn start(database_url: &str) -> Running {
-        let secrets = [("ZENDESK_WEBHOOK_SECRET", "a zendesk secret"), ("API_TOKENS", TOKEN)];
+        let secrets = [("ZENDESK_WEBHOOK_SECRET", "a zendesk secret of many bytes"), ("API_TOKENS", TOKEN)];
         Running::start_with(&[], &[&[("DATABASE_URL", database_url)], secrets.as_slice()].concat())
     }
 
@@ -338,13 +338,13 @@ async fn the_program_serves_counts_and_ends_with_0_on_sigterm() {
 async fn the_old_signature_counts_when_its_variable_says_so() {
     use hmac::{Hmac, KeyInit, Mac};
     let database = Database::new().await;
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"a zendesk secret").unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"a zendesk secret of many bytes").unwrap();
     mac.update(mail("w1").as_bytes());
     let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let old = || vec![("X-Zendesk-Signature", hex.clone())];
     let environment = [
         ("DATABASE_URL", database.url.as_str()),
-        ("ZENDESK_WEBHOOK_SECRET", "a zendesk secret"),
+        ("ZENDESK_WEBHOOK_SECRET", "a zendesk secret of many bytes"),
         ("ZENDESK_LEGACY_SIGNATURE", "true"),
     ];
     let running = Running::start_with(&[], &environment);
@@ -483,10 +483,66 @@ async fn no_log_line_at_any_level_holds_anything_personal_or_secret() {
         "canary",
         "Mößbauer",
         "inkasso@",
-        "a zendesk secret",
+        "a zendesk secret of many bytes",
         TOKEN,
     ] {
         let told = said.iter().find(|line| line.to_string().contains(canary));
         assert!(told.is_none(), "{canary} in {told:?}");
     }
+}
+
+#[tokio::test]
+async fn sighup_reads_the_secrets_again_and_no_request_is_lost() {
+    let database = Database::new().await;
+    let folder = std::env::temp_dir().join(format!("ingest-sighup-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("secret");
+    let (old, new) = ("a zendesk secret of many bytes", "another zendesk secret as long");
+    std::fs::write(&file, old).unwrap();
+    let mut running = Running::start_with(
+        &[],
+        &[("DATABASE_URL", database.url.as_str()), ("ZENDESK_WEBHOOK_SECRET_FILE", file.to_str().unwrap())],
+    );
+    let signed = |secret: &str, body: &str| {
+        let verifier = ingest::source::zendesk::Verifier::new(&secret.parse().unwrap(), false, 24).unwrap();
+        verifier.sign(jiff::Timestamp::now(), body.as_bytes())
+    };
+    let hangup = |running: &Running, words: &'static str| {
+        let before = running.said.lock().unwrap().matches(words).count();
+        let pid = running.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", "HUP", &pid]).status().unwrap().success());
+        let said = running.said.clone();
+        async move {
+            eventually(words, || {
+                let told = said.lock().unwrap().matches(words).count() > before;
+                async move { told }
+            })
+            .await;
+        }
+    };
+    running.zendesk_with(signed(old, &mail("w1")), &mail("w1")).await.email_id("accepted");
+    running.zendesk_with(signed(new, &mail("w2")), &mail("w2")).await.is_problem(401, "signature-invalid");
+    // The sender changes over: both are taken, and the metric tells when the old one is used no more.
+    std::fs::write(&file, format!("{new},{old}\n")).unwrap();
+    hangup(&running, "read again from").await;
+    running.zendesk_with(signed(new, &mail("w2")), &mail("w2")).await.email_id("accepted");
+    running.zendesk_with(signed(old, &mail("w3")), &mail("w3")).await.email_id("accepted");
+    let metrics = text(&get(running.admin, "/metrics").await.body);
+    for (key, count) in [(1, 2), (2, 1)] {
+        // The first key was the old one until the hangup.
+        let line = format!("ingest_key_used_total{{source=\"zendesk\",key=\"{key}\"}} {count}");
+        assert!(metrics.contains(&line), "{line} is missing: {metrics}");
+    }
+    // What cannot be used changes nothing.
+    for bad in ["", "short"] {
+        std::fs::write(&file, bad).unwrap();
+        hangup(&running, "were not read again").await;
+        running.zendesk_with(signed(old, &mail("w1")), &mail("w1")).await.email_id("duplicate");
+    }
+    std::fs::write(&file, new).unwrap();
+    hangup(&running, "read again from").await;
+    running.zendesk_with(signed(old, &mail("w4")), &mail("w4")).await.is_problem(401, "signature-invalid");
+    assert!(!running.said.lock().unwrap().contains("zendesk secret"));
+    assert_eq!(running.terminate().await, 0);
+    std::fs::remove_dir_all(folder).unwrap();
 }

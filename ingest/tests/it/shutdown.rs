@@ -93,3 +93,31 @@ async fn a_shutdown_waits_for_a_commit_whose_client_has_left() {
     eventually("the end", || async { service.done.is_finished() }).await;
     assert_eq!(rows(&client).await, [1, 1, 1]);
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_at_any_point_leaves_a_whole_mail_or_none() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let request = delivery("w1").into_bytes();
+    let all = request.len();
+    // Within the request line, the headers, at their end, within the body, before its last byte.
+    let body = all - mail("w1").len();
+    for sent in [3, 60, body - 1, body, body + 1, all - 1] {
+        let mut stream = TcpStream::connect(service.address).await.unwrap();
+        stream.write_all(&request[..sent]).await.unwrap();
+        stream.set_zero_linger().unwrap();
+        drop(stream);
+    }
+    service.zendesk(&mail("w2")).await.email_id("accepted");
+    let client = database.client().await;
+    assert_eq!(rows(&client).await, [1, 1, 1], "what was not sent whole is not stored");
+    // At once after the last byte, and with a part of the answer unread.
+    let mut stream = TcpStream::connect(service.address).await.unwrap();
+    stream.write_all(&request).await.unwrap();
+    drop(stream);
+    eventually("the mail of a client that has left", || async { rows(&client).await[0] >= 1 }).await;
+    let answer = service.zendesk(&mail("w1")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(rows(&client).await, [2, 2, 2]);
+    assert_whole(&client).await;
+}

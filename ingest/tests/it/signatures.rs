@@ -49,7 +49,7 @@ async fn a_wrong_missing_or_stale_signature_is_a_401_and_nothing_is_written() {
     service.post(ZENDESK, half, body.clone()).await.is_problem(401, "signature-missing");
     let one_byte_changed = body.replacen("4.812,37", "4.812,38", 1);
     service.post(ZENDESK, sign(now), one_byte_changed).await.is_problem(401, "signature-invalid");
-    let other = ingest::source::zendesk::Verifier::new(&"another secret".parse().unwrap(), false).unwrap();
+    let other = ingest::source::zendesk::Verifier::new(&"another secret".parse().unwrap(), false, 1).unwrap();
     service
         .post(ZENDESK, other.sign(now, body.as_bytes()), body.clone())
         .await
@@ -103,8 +103,8 @@ async fn a_standard_webhook_is_stored_once_under_its_signed_id() {
 async fn a_source_without_a_secret_does_not_exist_and_neither_do_endpoints_without_a_token() {
     let database = Database::new().await;
     let mut bare = config(&database.url);
-    bare.verifiers.standard = None;
-    bare.tokens = None;
+    bare.access.verifiers.standard = None;
+    bare.access.tokens = None;
     let service = Service::start(bare).await;
     let body = mail("w1");
     let signed = || standard_verifier().sign(None, Timestamp::now(), body.as_bytes());
@@ -120,8 +120,8 @@ async fn a_source_without_a_secret_does_not_exist_and_neither_do_endpoints_witho
 async fn unsigned_webhooks_are_taken_only_from_sources_without_a_secret_and_only_when_switched_on() {
     let database = Database::new().await;
     let mut open = config(&database.url);
-    open.verifiers.standard = None;
-    open.verifiers.allow_unsigned = true;
+    open.access.verifiers.standard = None;
+    open.access.verifiers.allow_unsigned = true;
     let service = Service::start(open).await;
     let event = r#"{"type":"email.received","data":{"email_id":"e1","from":"a@b.example","text":"T"}}"#;
     let id = service.post(STANDARD, Vec::new(), event).await.email_id("accepted");

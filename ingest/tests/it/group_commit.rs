@@ -1,0 +1,305 @@
+//! Many requests in one transaction, each with the answer that it would have had alone.
+
+use crate::harness::*;
+use hyper::body::Bytes;
+use ingest::{
+    commit::{Answer, AnswerKind, CommitRequest, FirstMessage},
+    config::Config,
+    database::Database as Postgres,
+    group_commit::GroupCommit,
+    poke::Poker,
+    problem::Problem,
+    request_body::HeldBody,
+    request_key,
+    source::zendesk,
+};
+use proptest::prelude::*;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+use testkit::Database;
+use tokio::sync::oneshot;
+
+type Answered = oneshot::Receiver<Result<Answer, Problem>>;
+
+fn start(config: &Config) -> GroupCommit {
+    let postgres = Postgres::new(config.database_url.expose(), config.pool_size, config.pool_wait).unwrap();
+    GroupCommit::start(config, postgres, Poker::default())
+}
+
+fn request(key: &str, body: String) -> CommitRequest {
+    CommitRequest {
+        source: "zendesk",
+        request_key: key.into(),
+        fingerprint: request_key::fingerprint(body.as_bytes()),
+        email: zendesk::parse(body.as_bytes(), jiff::Timestamp::now()).unwrap(),
+        raw: body.into(),
+        first: FirstMessage::Extraction,
+        traceparent: None,
+    }
+}
+
+/// Puts it into the queue. Tests run on one thread, so all that is submitted without an await between is taken together.
+fn submit(commits: &GroupCommit, request: CommitRequest) -> Answered {
+    commits.submit(request, HeldBody { bytes: Bytes::new(), share: None }).unwrap()
+}
+
+fn deliver(commits: &GroupCommit, id: &str) -> Answered {
+    submit(commits, request(id, mail(id)))
+}
+
+async fn kind(answered: Answered) -> Result<AnswerKind, Problem> {
+    answered.await.unwrap().map(|answer| answer.kind)
+}
+
+#[tokio::test]
+async fn what_waits_together_is_one_transaction_and_ids_follow_the_arrival() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    let answered: Vec<_> = (0..64).rev().map(|number| deliver(&commits, &format!("w{number}"))).collect();
+    let mut ids = Vec::new();
+    for answer in answered {
+        let Answer { kind, email_id } = answer.await.unwrap().unwrap();
+        assert_eq!(kind, AnswerKind::Accepted);
+        ids.push(email_id);
+    }
+    assert!(ids.is_sorted(), "{ids:?}");
+    let client = database.client().await;
+    assert_eq!(count(&client, "select count(distinct xmin::text) from incoming_emails").await, 1);
+    // Each answer names the mail of its own request.
+    let ninth = count(&client, "select id from incoming_emails where webhook_id = 'w55'").await;
+    assert_eq!((rows(&client).await, ids[8]), ([64, 64, 64], ninth));
+    assert_whole(&client).await;
+}
+
+#[tokio::test]
+async fn repeats_within_a_batch_are_answered_from_the_first_of_them() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    let first = deliver(&commits, "w1");
+    let same = deliver(&commits, "w1");
+    let other = submit(&commits, request("w1", mail("w1").replace("4.812,37", "1,00")));
+    let elsewhere = submit(&commits, request("another key", mail("w1")));
+    assert_eq!(kind(first).await, Ok(AnswerKind::Accepted));
+    assert_eq!(kind(same).await, Ok(AnswerKind::Duplicate));
+    assert_eq!(kind(other).await, Err(Problem::KeyReused));
+    assert_eq!(kind(elsewhere).await, Ok(AnswerKind::Duplicate));
+    // The same again, of an earlier batch.
+    let (same, other) = (deliver(&commits, "w1"), submit(&commits, request("w1", mail("w2"))));
+    assert_eq!((kind(same).await, kind(other).await), (Ok(AnswerKind::Duplicate), Err(Problem::KeyReused)));
+    assert_eq!(rows(&database.client().await).await, [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_row_that_the_database_refuses_fails_alone() {
+    let database = Database::new().await;
+    let client = database.client().await;
+    let poison = "alter table incoming_emails add constraint poison check (webhook_id <> 'w17' and webhook_id <> 'w18')";
+    client.batch_execute(poison).await.unwrap();
+    let commits = start(&config(&database.url));
+    let answered: Vec<_> = (0..64).map(|number| deliver(&commits, &format!("w{number}"))).collect();
+    for (number, answer) in answered.into_iter().enumerate() {
+        let expected =
+            if [17, 18].contains(&number) { Err(Problem::Internal) } else { Ok(AnswerKind::Accepted) };
+        assert_eq!(kind(answer).await, expected, "w{number}");
+    }
+    assert_eq!(rows(&client).await, [62, 62, 62]);
+    assert_whole(&client).await;
+}
+
+#[tokio::test]
+async fn deadlocks_and_serialization_errors_are_tried_again() {
+    for code in ["40P01", "40001"] {
+        let database = Database::new().await;
+        let client = database.client().await;
+        // A sequence is not rolled back: the first three statements fail, whatever they hold.
+        let injected = format!(
+            "create sequence failures;
+            create function fail() returns trigger language plpgsql as $$ begin
+                if nextval('failures') <= 3 then raise exception 'injected' using errcode = '{code}'; end if; return null;
+            end $$;
+            create trigger fail before insert on incoming_emails for each statement execute function fail();"
+        );
+        client.batch_execute(&injected).await.unwrap();
+        let commits = start(&config(&database.url));
+        let answered: Vec<_> = (0..16).map(|number| deliver(&commits, &format!("w{number}"))).collect();
+        for answer in answered {
+            assert_eq!(kind(answer).await, Ok(AnswerKind::Accepted), "{code}");
+        }
+        assert_eq!(rows(&client).await, [16, 16, 16]);
+        assert_whole(&client).await;
+    }
+}
+
+#[tokio::test]
+async fn a_contested_key_keeps_nobody_else_waiting() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    let rival = Rival::holds(&database, "w7").await;
+    let began = Instant::now();
+    let answered: Vec<_> = (0..32).map(|number| deliver(&commits, &format!("w{number}"))).collect();
+    let (mut others, mut contested) = (answered, None);
+    contested.replace(others.remove(7));
+    for answer in others {
+        assert_eq!(kind(answer).await, Ok(AnswerKind::Accepted));
+    }
+    let waited = began.elapsed();
+    assert_eq!(kind(contested.unwrap()).await, Err(Problem::RivalInFlight));
+    assert!(waited < began.elapsed(), "the others had their answers first");
+    let again = deliver(&commits, "w7");
+    rival.is_waited_for_by(1).await;
+    rival.rolls_back().await;
+    assert_eq!(kind(again).await, Ok(AnswerKind::Accepted));
+    assert_eq!(rows(&database.client().await).await, [32, 32, 32]);
+}
+
+#[tokio::test]
+async fn an_expired_key_and_a_known_delivery_get_their_answers_beside_new_ones() {
+    let database = Database::new().await;
+    let client = database.client().await;
+    let commits = start(&config(&database.url));
+    for id in ["old", "kept"] {
+        assert_eq!(kind(deliver(&commits, id)).await, Ok(AnswerKind::Accepted));
+    }
+    let expire = "update idempotency_keys set created_at = now() - interval '2 s', expires_at = now() - interval '1 s'";
+    client.batch_execute(expire).await.unwrap();
+    // The key's time is over and its mail is another: taken over. The delivery is known for ever: answered.
+    let over = submit(&commits, request("old", mail("new under an old key")));
+    let known = deliver(&commits, "kept");
+    let fresh = deliver(&commits, "fresh");
+    assert_eq!(kind(over).await, Ok(AnswerKind::Accepted));
+    assert_eq!(kind(known).await, Ok(AnswerKind::Duplicate));
+    assert_eq!(kind(fresh).await, Ok(AnswerKind::Accepted));
+    assert_eq!(count(&client, "select count(*) from incoming_emails").await, 4);
+    assert_whole(&client).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once_and_what_is_in_it_is_stored() {
+    let database = Database::new().await;
+    let mut narrow = config(&database.url);
+    (narrow.queue_rows, narrow.batch_max) = (8, 8);
+    let commits = start(&narrow);
+    let waiting: Vec<_> = (0..8).map(|number| deliver(&commits, &format!("w{number}"))).collect();
+    let began = Instant::now();
+    let held = HeldBody { bytes: Bytes::new(), share: None };
+    assert_eq!(commits.submit(request("w9", mail("w9")), held).err(), Some(Problem::Overloaded));
+    assert!(began.elapsed() < Duration::from_millis(5));
+    for answer in waiting {
+        assert_eq!(kind(answer).await, Ok(AnswerKind::Accepted));
+    }
+    assert_eq!(rows(&database.client().await).await, [8, 8, 8]);
+}
+
+#[tokio::test]
+async fn what_waits_at_the_end_of_the_program_is_stored_and_nothing_after_it() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    let waiting: Vec<_> = (0..200).map(|number| deliver(&commits, &format!("w{number}"))).collect();
+    commits.all_committed().await;
+    for answer in waiting {
+        assert_eq!(kind(answer).await, Ok(AnswerKind::Accepted));
+    }
+    let held = HeldBody { bytes: Bytes::new(), share: None };
+    assert!(commits.submit(request("late", mail("late")), held).is_err());
+    assert_eq!(rows(&database.client().await).await, [200, 200, 200]);
+}
+
+#[tokio::test]
+async fn a_client_that_has_left_changes_nothing_for_its_batch() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    drop(deliver(&commits, "left"));
+    assert_eq!(kind(deliver(&commits, "stayed")).await, Ok(AnswerKind::Accepted));
+    commits.all_committed().await;
+    assert_eq!(rows(&database.client().await).await, [2, 2, 2]);
+}
+
+#[tokio::test]
+async fn a_batch_of_large_mails_is_cut_into_several_transactions() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    let large = |number: usize| {
+        let text = mail(&format!("w{number}")).replace("4.812,37", &"9".repeat(900_000));
+        submit(&commits, request(&format!("w{number}"), text))
+    };
+    let answered: Vec<_> = (0..20).map(large).collect();
+    for answer in answered {
+        assert_eq!(kind(answer).await, Ok(AnswerKind::Accepted));
+    }
+    let client = database.client().await;
+    let transactions = "select count(distinct xmin::text) from incoming_emails";
+    assert_eq!((rows(&client).await, count(&client, transactions).await), ([20, 20, 20], 5));
+}
+
+/// What a delivery says, as numbers: which key, which provider's id, which content.
+type Delivery = (u8, u8, u8);
+
+/// One program or several at the same database, each round's deliveries submitted at once.
+async fn play(rounds: &[Vec<Delivery>], programs: usize, batch_max: usize) {
+    let database = Database::new().await;
+    let mut config = config(&database.url);
+    (config.batch_max, config.pool_size) = (batch_max, 6);
+    let commits: Vec<_> = (0..programs).map(|_| start(&config)).collect();
+    let mut stored: HashMap<u8, (i64, Delivery)> = HashMap::new();
+    for round in rounds {
+        let answered: Vec<_> = round
+            .iter()
+            .enumerate()
+            .map(|(index, delivery)| {
+                let (key, id, content) = *delivery;
+                let body = mail(&format!("id-{id}")).replace("4.812,37", &format!("{content},00"));
+                (*delivery, submit(&commits[index % programs], request(&format!("key-{key}"), body)))
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for (delivery, answer) in answered {
+            answers.push((delivery, answer.await.unwrap()));
+        }
+        // Which of those that came at once is stored is open, what follows from it is not.
+        for (delivery, answer) in &answers {
+            if let Ok(Answer { kind: AnswerKind::Accepted, email_id }) = answer {
+                assert_eq!(stored.insert(delivery.0, (*email_id, *delivery)), None, "a key is won once");
+            }
+        }
+        for (delivery, answer) in answers {
+            let same = |other: &Delivery| (other.1, other.2) == (delivery.1, delivery.2);
+            let by_key = stored.get(&delivery.0);
+            let mut holders =
+                by_key.into_iter().chain(stored.values().filter(|(_, other)| other.1 == delivery.1));
+            match answer {
+                Ok(Answer { kind: AnswerKind::Accepted, email_id }) => {
+                    assert_eq!(stored.values().filter(|(_, other)| other.1 == delivery.1).count(), 1);
+                    assert_eq!(by_key, Some(&(email_id, delivery)));
+                }
+                Ok(Answer { kind: AnswerKind::Duplicate, email_id }) => {
+                    assert!(holders.any(|(id, other)| *id == email_id && same(other)), "{delivery:?}");
+                }
+                Err(problem) => {
+                    assert_eq!(problem, Problem::KeyReused);
+                    assert!(holders.any(|(_, other)| !same(other)), "{delivery:?}");
+                }
+            }
+        }
+    }
+    let client = database.client().await;
+    assert_eq!(rows(&client).await, [i64::try_from(stored.len()).unwrap(); 3]);
+    assert_whole(&client).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_by_one_in_batches_and_in_two_programs_the_answers_are_the_same(
+        rounds in prop::collection::vec(prop::collection::vec((0..12_u8, 0..10_u8, 0..2_u8), 1..40), 1..4)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            for (programs, batch_max) in [(1, 1), (1, 64), (2, 64), (2, 3)] {
+                play(&rounds, programs, batch_max).await;
+            }
+        });
+    }
+}
