@@ -2,6 +2,7 @@
 
 use crate::world::{World, turmhaus};
 use ingest::{
+    access::Access,
     bearer::Tokens,
     config::Config,
     source::{Verifiers, zendesk},
@@ -28,13 +29,16 @@ struct Ingest {
 
 impl Ingest {
     async fn over(world: &World) -> Ingest {
-        let verifier = || zendesk::Verifier::new(&"a secret of this test".parse().unwrap(), false).unwrap();
+        let verifier =
+            || zendesk::Verifier::new(&"a secret of this test".parse().unwrap(), false, 1).unwrap();
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             database_url: world.database.url.parse().unwrap(),
-            verifiers: Verifiers { zendesk: Some(verifier()), standard: None, allow_unsigned: false },
-            tokens: Some(Tokens::new(&"end-to-end".parse().unwrap()).unwrap()),
+            access: Access {
+                verifiers: Verifiers { zendesk: Some(verifier()), standard: None, allow_unsigned: false },
+                tokens: Some(Tokens::new(&"end-to-end".parse().unwrap()).unwrap()),
+            },
             log_format: LogFormat::Text,
             connections: 64,
             header_timeout: Duration::from_secs(10),
@@ -45,6 +49,8 @@ impl Ingest {
             drain_timeout: Duration::from_secs(5),
             pool_size: 5,
             pool_wait: Duration::from_secs(2),
+            batch_max: 64,
+            queue_rows: 64,
             lock_wait: Duration::from_secs(1),
             key_lifetime: Duration::from_secs(86_400),
         };
