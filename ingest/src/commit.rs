@@ -211,6 +211,12 @@ pub fn is_conflict(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code().starts_with("40"))
 }
 
+/// A value, a constraint or a size: another row of the same statement may be to blame.
+#[must_use]
+pub fn is_a_rows_fault(error: &Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code().get(..2), Some("21" | "22" | "23" | "54")))
+}
+
 fn broke_webhook_unique(error: &Error) -> bool {
     error.as_db_error().is_some_and(|server| {
         *server.code() == SqlState::UNIQUE_VIOLATION && server.constraint() == Some(WEBHOOK_UNIQUE)

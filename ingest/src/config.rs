@@ -251,9 +251,10 @@ impl Settings {
 impl LimitNumbers {
     /// What must hold between the bounds.
     fn relate(&self, problems: &mut Vec<String>) {
-        if self.pool_wait_ms + self.lock_wait_ms >= self.handler_timeout_ms {
+        // A contested request waits for two connections: in its batch, and alone.
+        if 2 * self.pool_wait_ms + self.lock_wait_ms >= self.handler_timeout_ms {
             problems.push(
-                "INGEST_HANDLER_TIMEOUT_MS must be longer than INGEST_POOL_WAIT_MS and INGEST_LOCK_WAIT_MS together".into(),
+                "INGEST_HANDLER_TIMEOUT_MS must be longer than twice INGEST_POOL_WAIT_MS and INGEST_LOCK_WAIT_MS together".into(),
             );
         }
         if self.body_bytes > self.body_budget_bytes {

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tokio_postgres::error::SqlState;
@@ -68,6 +68,8 @@ struct Worker {
     poker: Poker,
     batch_max: usize,
     limits: CommitLimits,
+    /// Leave to take a connection for what goes alone: the batches keep theirs.
+    alone: Arc<Semaphore>,
 }
 
 impl GroupCommit {
@@ -83,6 +85,7 @@ impl GroupCommit {
             poker,
             batch_max: config.batch_max,
             limits: CommitLimits { lock_wait: config.lock_wait, key_lifetime: config.key_lifetime },
+            alone: Arc::new(Semaphore::new(config.pool_size.saturating_sub(WORKERS).max(1))),
         };
         // Without batches it takes every connection to keep the disk busy.
         let workers = if config.batch_max == 1 { config.pool_size } else { WORKERS.min(config.pool_size) };
@@ -155,7 +158,7 @@ impl Worker {
                 abandon(client);
                 tracing::warn!("Postgres did not answer a commit; its outcome is unknown");
                 end_all(part, &Problem::OutcomeUnknown);
-                return parts.into_iter().for_each(|part| self.each_alone(part));
+                return parts.into_iter().for_each(|part| end_all(part, &Problem::Unavailable)); // never sent
             };
             metrics::histogram!("ingest_commit_seconds").record(began.elapsed().as_secs_f64());
             match stored {
@@ -165,18 +168,15 @@ impl Worker {
                 {
                     self.each_alone(part);
                 }
-                Err(error) => match commit::classify(error) {
-                    CommitError::Refused(_) if part.len() > 1 => {
-                        let rest = part.split_off(part.len() / 2);
-                        parts.extend([rest, part]);
-                    }
-                    CommitError::Refused(_) => self.each_alone(part),
-                    error @ (CommitError::Unavailable(_)
-                    | CommitError::Mismatch
-                    | CommitError::RivalInFlight) => {
-                        end_all(part, &problem(&error, ""));
-                    }
-                },
+                Err(error) if commit::is_a_rows_fault(&error) && part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(error) if commit::is_a_rows_fault(&error) => self.each_alone(part),
+                Err(error) => end_all(part, &problem(&commit::classify(error), "several")),
+            }
+            if client.is_closed() {
+                return parts.into_iter().for_each(|part| end_all(part, &Problem::Unavailable)); // never sent
             }
         }
     }
@@ -215,33 +215,42 @@ impl Worker {
                 }
                 _ => holders.remove(&key).filter(|holder| !holder.is_expired),
             };
+            let Some(holder) = holder else {
+                self.alone(jobs);
+                continue;
+            };
             for (place, job) in jobs.into_iter().enumerate() {
-                match &holder {
-                    Some(Holder { email_id, .. }) if place == 0 && new.is_some() => {
-                        job.end(Ok(Answer { kind: AnswerKind::Accepted, email_id: *email_id }));
+                let answer = match place {
+                    0 if new.is_some() => {
+                        Ok(Answer { kind: AnswerKind::Accepted, email_id: holder.email_id })
                     }
-                    Some(holder) => {
-                        let answer = holder.answer(&job.request);
-                        let answer = answer.map_err(|error| problem(&error, job.request.source));
-                        job.end(answer);
-                    }
-                    None => self.alone(job),
-                }
+                    _ => holder.answer(&job.request).map_err(|error| problem(&error, job.request.source)),
+                };
+                job.end(answer);
             }
         }
     }
 
     fn each_alone(&self, part: Vec<Group>) {
-        part.into_iter().flat_map(|group| group.jobs).for_each(|job| self.alone(job));
+        part.into_iter().for_each(|group| self.alone(group.jobs));
     }
 
-    /// On a connection of its own, with all its patience.
-    fn alone(&self, job: Job) {
+    /// Jobs of one key, one after the other, with all their patience, on one of the connections that batches leave. What keeps the
+    /// first from an answer keeps the others too.
+    fn alone(&self, jobs: Vec<Job>) {
         metrics::counter!("ingest_committed_alone_total").increment(1);
         let worker = self.clone();
         self.tasks.spawn(async move {
-            let answer = worker.commit(&job.request).await;
-            job.end(answer);
+            let _leave = worker.alone.acquire().await;
+            let mut waiting = None;
+            for job in jobs {
+                let answer = match waiting.clone() {
+                    Some(problem) => Err(problem),
+                    None => worker.commit(&job.request).await,
+                };
+                waiting = waiting.or(answer.as_ref().err().filter(|problem| problem.passes()).cloned());
+                job.end(answer);
+            }
         });
     }
 

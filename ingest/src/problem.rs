@@ -190,6 +190,12 @@ impl Problem {
         }
     }
 
+    /// Whether it passes by itself.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.retry_after_seconds().is_some()
+    }
+
     /// Seconds after which sending again makes sense, for what passes by itself.
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u16> {
