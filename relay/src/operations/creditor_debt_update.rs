@@ -109,8 +109,7 @@ async fn carry(
     finished: &mut Vec<Finished>,
     deadline: Instant,
 ) -> Result<(), Failure> {
-    let mut last = Ok(());
-    let mut fruitless = 0;
+    let (mut last, mut fruitless, mut is_unsettled) = (Ok(()), 0, false);
     while fruitless < ROUNDS {
         if open.is_empty() {
             return Ok(());
@@ -140,7 +139,7 @@ async fn carry(
             // The next round finds out what became of it; if there is none, the fence makes the repeat safe.
             Err(failure) if failure.class == FailureClass::UnknownOutcome && open.iter().any(|m| m.sent) => {
                 tracing::warn!(%failure, "looking again");
-                last = Err(failure);
+                (last, is_unsettled) = (Err(failure), true);
             }
             Err(failure) => return Err(failure),
         }
@@ -148,9 +147,11 @@ async fn carry(
     last?;
     for mut message in std::mem::take(open) {
         finished.push(match message.refused.take() {
-            // Others have changed the entry each time, or a newer message has not got through: not this one's fault.
-            _ if message.raced || !message.sent => {
-                let failure = Failure::new(FailureClass::Transient, "others keep changing the entry");
+            // Others have changed the entry each time, or a newer message has not got through: not this one's fault. Nor is a write that
+            // a primary has taken and that its majority does not show yet.
+            _ if message.raced || !message.sent || is_unsettled => {
+                let text = "others keep changing the entry, or MongoDB has not settled on it";
+                let failure = Failure::new(FailureClass::Transient, text);
                 let stamp = message.update.stamp.number();
                 message.claim.finish(Transition::Postponed(POSTPONED, failure), stamp)
             }
