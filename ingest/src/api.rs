@@ -70,10 +70,10 @@ impl App {
     /// Everything switched on that the configuration switches on.
     #[must_use]
     pub fn new(config: &Config, access: CurrentAccess, readiness: Readiness, store: Arc<Store>) -> Arc<App> {
-        let budget = Arc::new(Semaphore::new(config.body_budget_bytes));
+        let budget = Arc::new(Semaphore::new(config.limits.body_budget_bytes));
         Arc::new(App {
             access,
-            bodies: BodyLimits { bytes: config.body_bytes, time: config.body_timeout, budget },
+            bodies: BodyLimits { bytes: config.limits.body_bytes, time: config.limits.body_timeout, budget },
             store,
             readiness,
         })

@@ -41,9 +41,10 @@ enum Command {
     Serve(Box<Settings>),
     /// Print ok, or everything that is wrong with the configuration
     CheckConfig(Box<Settings>),
-    /// Print the headers of a signed request for the body on standard input
-    #[command(after_help = "Send it with:\n  \
-        ingest sign --source zendesk < mail.json | curl -H @- --data-binary @mail.json URL")]
+    /// Print a signed request for the body on standard input: its headers, or all of it
+    #[command(after_help = "Send it with one of:\n  \
+        ingest sign --source zendesk < mail.json | curl -H @- --data-binary @mail.json URL\n  \
+        ingest sign --source zendesk --url URL < mail.json | curl --config -")]
     Sign(SignArguments),
     /// Print the `generate_idempotency_key` of the JSON payload on standard input
     IdempotencyKey(IdempotencyKeyArguments),
@@ -60,6 +61,9 @@ struct SignArguments {
     /// Time of the signature, unix seconds; default: now
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..=Timestamp::MAX.as_second()))]
     timestamp: Option<i64>,
+    /// Where to send it: prints the whole request, body included, in the form that `curl --config -` reads
+    #[arg(long)]
+    url: Option<String>,
     #[command(flatten)]
     sources: SourceSettings,
 }
@@ -170,12 +174,42 @@ fn sign(arguments: &SignArguments, json: bool) -> Result<(), Failure> {
         Failure::Configuration(vec![format!("no secret to sign with: set {variable} or {variable}_FILE")])
     })?;
     headers.push(("Content-Type", "application/json".into()));
-    if json {
-        let object: Map<_, _> =
-            headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        return print_json(&Value::Object(object));
+    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}"));
+    match (&arguments.url, json) {
+        (None, false) => print(&lines.map(|line| line + "\n").collect::<String>()),
+        (Some(url), false) => print(&curl_config(url, lines, &text(body)?)),
+        (url, true) => {
+            let object = headers.iter().map(|(name, value)| ((*name).into(), value.as_str().into()));
+            let object = Value::Object(object.collect::<Map<_, _>>());
+            match url {
+                None => print_json(&object),
+                Some(url) => print_json(&json!({"url": url, "headers": object, "body": text(body)?})),
+            }
+        }
     }
-    print(&headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect::<String>())
+}
+
+/// A body as text. What ingest takes is JSON, and so UTF-8; NUL ends a line of curl's configuration.
+fn text(body: Vec<u8>) -> Result<String, Failure> {
+    let text = String::from_utf8(body).context("the body on standard input is not UTF-8")?;
+    if text.contains('\0') {
+        Err(anyhow::anyhow!("the body on standard input holds a NUL byte").into())
+    } else {
+        Ok(text)
+    }
+}
+
+/// A request as curl's configuration file has it. Only these five characters are escaped there.
+fn curl_config(url: &str, headers: impl Iterator<Item = String>, body: &str) -> String {
+    let line = |option: &str, value: &str| {
+        let mut escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+        for (character, name) in [('\n', "\\n"), ('\r', "\\r"), ('\t', "\\t")] {
+            escaped = escaped.replace(character, name);
+        }
+        format!("{option} = \"{escaped}\"\n")
+    };
+    let headers: String = headers.map(|header| line("header", &header)).collect();
+    line("url", url) + &headers + &line("data-raw", body)
 }
 
 fn idempotency_key(arguments: &IdempotencyKeyArguments, json: bool) -> Result<(), Failure> {

@@ -4,8 +4,8 @@
 //! without a BEGIN, holds no connection between round trips and works behind a PgBouncer in transaction mode. READ COMMITTED
 //! is assumed: who finds the key taken looks at it in a new statement, with a new snapshot.
 //!
-//! [`commit`] is one request to its answer. [`store`] and [`holders`] are its two steps for many at once: who cannot be told
-//! from them goes through [`commit`].
+//! [`commit`] is one request to its answer. [`store`], [`holders`] and [`deliveries`] are its steps for many at once: who cannot be
+//! told from them goes through [`commit`].
 
 mod statement;
 
@@ -17,8 +17,8 @@ use shared::{
     message::EmailId,
     postgres::{is_transient, reason},
 };
-pub use statement::{Holder, holders, store};
-use statement::{TAKE_OVER, WEBHOOK_UNIQUE, insert, webhook_holder};
+pub use statement::{Holder, deliveries, holders, store};
+use statement::{TAKE_OVER, WEBHOOK_UNIQUE, insert};
 use std::time::Duration;
 use tokio_postgres::{Error, error::SqlState};
 
@@ -169,11 +169,10 @@ pub async fn commit(
                     return Ok(Answer { kind: AnswerKind::Accepted, email_id: *email_id });
                 }
             }
-            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                return Err(CommitError::RivalInFlight);
-            }
+            Err(error) if waited_in_vain(&error) => return Err(CommitError::RivalInFlight),
             Err(error) if broke_webhook_unique(&error) => {
-                if let Some(holder) = webhook_holder(client, request).await.map_err(classify)? {
+                let known = deliveries(client, &[request]).await.map_err(classify)?;
+                if let Some(holder) = known.into_iter().flatten().next() {
                     return holder.answer(request);
                 }
             }
@@ -205,10 +204,20 @@ impl Holder {
     }
 }
 
-/// Deadlock or serialization: the same statement may pass the next time.
+/// Somebody else was in the way: the same statement may pass the next time.
 #[must_use]
-pub fn is_conflict(error: &Error) -> bool {
+pub fn is_contested(error: &Error) -> bool {
+    is_conflict(error) || waited_in_vain(error)
+}
+
+/// Deadlock or serialization.
+fn is_conflict(error: &Error) -> bool {
     error.code().is_some_and(|code| code.code().starts_with("40"))
+}
+
+/// A rival had not ended within the lock wait.
+fn waited_in_vain(error: &Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 /// A value, a constraint or a size: another row of the same statement may be to blame.
@@ -217,7 +226,9 @@ pub fn is_a_rows_fault(error: &Error) -> bool {
     error.code().is_some_and(|code| matches!(code.code().get(..2), Some("21" | "22" | "23" | "54")))
 }
 
-fn broke_webhook_unique(error: &Error) -> bool {
+/// Another mail has the provider's id of one of the rows.
+#[must_use]
+pub fn broke_webhook_unique(error: &Error) -> bool {
     error.as_db_error().is_some_and(|server| {
         *server.code() == SqlState::UNIQUE_VIOLATION && server.constraint() == Some(WEBHOOK_UNIQUE)
     })

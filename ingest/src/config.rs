@@ -3,13 +3,16 @@
 //! clap only collects texts; they are read here, so that a wrong flag and a wrong variable are reported alike, all at once,
 //! and an empty variable is no variable.
 
+mod limits;
+
 use crate::{
     access::Access,
     bearer::Tokens,
     source::{MIN_SECRET_BYTES, Verifiers, standard, zendesk},
 };
+pub use limits::{LimitSettings, Limits};
 use shared::process::{LogFormat, Secret, log_filter, secret};
-use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::Path, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::Path, str::FromStr};
 
 const LISTEN: &str = "127.0.0.1:8080";
 const ADMIN_LISTEN: &str = "127.0.0.1:9464";
@@ -78,55 +81,6 @@ pub struct SourceSettings {
     standard_webhook_secret_file: Option<String>,
 }
 
-macro_rules! limits {
-    ($($(#[$doc:meta])* $name:ident, $variable:literal, $default:literal, $range:expr;)*) => {
-        /// The bounds, as texts.
-        #[derive(Debug, Clone, clap::Args)]
-        pub struct LimitSettings {
-            $($(#[$doc])* #[arg(long, env = $variable, value_name = "NUMBER", default_value = $default)] $name: String,)*
-        }
-
-        /// The bounds, as numbers in the unit that ends their name.
-        struct LimitNumbers { $($name: u64,)* }
-
-        impl LimitSettings {
-            fn read(&self, problems: &mut Vec<String>) -> Option<LimitNumbers> {
-                $(let $name = number(problems, $variable, &self.$name, $default, $range);)*
-                Some(LimitNumbers { $($name: $name?,)* })
-            }
-        }
-    };
-}
-
-limits! {
-    /// Open connections; further ones wait in the kernel
-    connections, "INGEST_CONNECTIONS", "4096", 1..=1_000_000;
-    /// Time for a request's headers, in milliseconds; also closes idle connections
-    header_timeout_ms, "INGEST_HEADER_TIMEOUT_MS", "10000", 1..=600_000;
-    /// Time for a request's body, in milliseconds
-    body_timeout_ms, "INGEST_BODY_TIMEOUT_MS", "10000", 1..=600_000;
-    /// Size of one body, in bytes
-    body_bytes, "INGEST_BODY_BYTES", "1048576", 1..=33_554_432;
-    /// Size of all bodies being handled together, in bytes
-    body_budget_bytes, "INGEST_BODY_BUDGET_BYTES", "33554432", 1..=4_294_967_295;
-    /// Time from the end of the body to the answer, in milliseconds
-    handler_timeout_ms, "INGEST_HANDLER_TIMEOUT_MS", "4000", 1..=600_000;
-    /// Time for open requests to end after SIGTERM, in milliseconds
-    drain_timeout_ms, "INGEST_DRAIN_TIMEOUT_MS", "15000", 1..=600_000;
-    /// Connections to Postgres
-    pool_size, "INGEST_POOL_SIZE", "16", 1..=1000;
-    /// Wait for a free or new connection to Postgres, in milliseconds
-    pool_wait_ms, "INGEST_POOL_WAIT_MS", "500", 1..=60_000;
-    /// Requests that are committed together; 1 commits each alone
-    batch_max, "INGEST_BATCH_MAX", "64", 1..=1000;
-    /// Requests that wait for their commit; further ones are refused
-    queue_rows, "INGEST_QUEUE_ROWS", "1024", 1..=100_000;
-    /// Wait for a rival request with the same key, in milliseconds
-    lock_wait_ms, "INGEST_LOCK_WAIT_MS", "1000", 1..=60_000;
-    /// How long a request key is remembered, in seconds
-    key_lifetime_seconds, "INGEST_KEY_LIFETIME_SECONDS", "86400", 1..=31_536_000;
-}
-
 /// What the programs run with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -140,32 +94,8 @@ pub struct Config {
     pub access: Access,
     /// The form of log lines.
     pub log_format: LogFormat,
-    /// Open connections.
-    pub connections: usize,
-    /// For a request's headers.
-    pub header_timeout: Duration,
-    /// For a request's body.
-    pub body_timeout: Duration,
-    /// Bytes of one body.
-    pub body_bytes: usize,
-    /// Bytes of all bodies.
-    pub body_budget_bytes: usize,
-    /// From the end of the body to the answer.
-    pub handler_timeout: Duration,
-    /// For open requests after the shutdown began.
-    pub drain_timeout: Duration,
-    /// Connections to Postgres.
-    pub pool_size: usize,
-    /// For a connection to Postgres.
-    pub pool_wait: Duration,
-    /// Requests of one commit.
-    pub batch_max: usize,
-    /// Requests that wait for their commit.
-    pub queue_rows: usize,
-    /// For a rival with the same key.
-    pub lock_wait: Duration,
-    /// Of a request key.
-    pub key_lifetime: Duration,
+    /// The bounds.
+    pub limits: Limits,
 }
 
 impl Settings {
@@ -217,49 +147,17 @@ impl Settings {
         problems.extend(log_filter().err());
         let access = self.access.read(&mut problems);
         let limits = self.limits.read(&mut problems);
-        if let Some(limits) = &limits {
-            limits.relate(&mut problems);
-        }
         let complete = || {
-            let limits = limits?;
-            let milliseconds = Duration::from_millis;
             Some(Config {
                 listen: listen?,
                 admin_listen: admin_listen?,
                 database_url: database_url?,
                 access,
                 log_format: log_format?,
-                connections: size(limits.connections),
-                header_timeout: milliseconds(limits.header_timeout_ms),
-                body_timeout: milliseconds(limits.body_timeout_ms),
-                body_bytes: size(limits.body_bytes),
-                body_budget_bytes: size(limits.body_budget_bytes),
-                handler_timeout: milliseconds(limits.handler_timeout_ms),
-                drain_timeout: milliseconds(limits.drain_timeout_ms),
-                pool_size: size(limits.pool_size),
-                pool_wait: milliseconds(limits.pool_wait_ms),
-                batch_max: size(limits.batch_max),
-                queue_rows: size(limits.queue_rows),
-                lock_wait: milliseconds(limits.lock_wait_ms),
-                key_lifetime: Duration::from_secs(limits.key_lifetime_seconds),
+                limits: limits?,
             })
         };
         complete().filter(|_| problems.is_empty()).ok_or(problems)
-    }
-}
-
-impl LimitNumbers {
-    /// What must hold between the bounds.
-    fn relate(&self, problems: &mut Vec<String>) {
-        // A contested request waits for two connections: in its batch, and alone.
-        if 2 * self.pool_wait_ms + self.lock_wait_ms >= self.handler_timeout_ms {
-            problems.push(
-                "INGEST_HANDLER_TIMEOUT_MS must be longer than twice INGEST_POOL_WAIT_MS and INGEST_LOCK_WAIT_MS together".into(),
-            );
-        }
-        if self.body_bytes > self.body_budget_bytes {
-            problems.push("INGEST_BODY_BUDGET_BYTES must be at least INGEST_BODY_BYTES".into());
-        }
     }
 }
 
@@ -339,22 +237,6 @@ fn parsed<T: FromStr>(
     value
 }
 
-fn number<N: FromStr + PartialOrd + Display>(
-    problems: &mut Vec<String>,
-    variable: &str,
-    text: &str,
-    default: &str,
-    range: RangeInclusive<N>,
-) -> Option<N> {
-    let rule = format!("must be a whole number from {} to {}", range.start(), range.end());
-    let value = parsed(problems, variable, text, default, &rule)?;
-    if range.contains(&value) {
-        return Some(value);
-    }
-    problems.push(format!("{variable} {rule}"));
-    None
-}
-
 fn switch(problems: &mut Vec<String>, variable: &str, text: &str) -> bool {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => true,
@@ -366,7 +248,7 @@ fn switch(problems: &mut Vec<String>, variable: &str, text: &str) -> bool {
     }
 }
 
-/// The ranges above keep every number within a pointer's width.
+/// The ranges of the limits keep every number within a pointer's width.
 fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

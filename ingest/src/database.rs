@@ -1,31 +1,47 @@
-//! The pool of connections to Postgres: how long a request waits for one, and that nobody waits for a Postgres that is away.
+//! The pool of connections to Postgres, and how long anybody waits for it.
+//!
+//! A Postgres that refuses connections answers quickly by itself. One that is silent (frozen, or behind a broken network) would hold
+//! each request for all of its time: [`Database::watch`] finds that out for all of them, and everybody is told at once until it answers again.
 
-use crate::problem::Problem;
+use crate::{config::Config, problem::Problem};
 use deadpool_postgres::{Client, Object, Pool, PoolError, TimeoutType};
-use shared::postgres::{self, PostgresError};
+use shared::{
+    admin::Readiness,
+    postgres::{self, PostgresError},
+};
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
 /// The pool's own wait ends earlier than ours by this, so that a full pool is told from a Postgres that does not answer.
 const LATER: Duration = Duration::from_millis(50);
+/// Between two looks at Postgres.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks at one that is silent.
+const SILENT_INTERVAL: Duration = Duration::from_millis(50);
+/// A Postgres that has not answered a look for so long is silent. Together with the interval it is less than a handler has.
+const SILENCE: Duration = Duration::from_millis(2500);
+/// What Postgres does not answer so long after every handler has given up is given up too, although it answers others: until then a
+/// slow commit can still end well for the sender's next try.
+const LAST_WAIT: Duration = Duration::from_secs(6);
 
 /// The pool.
 #[derive(Debug)]
 pub struct Database {
+    url: String,
     pool: Pool,
     pool_wait: Duration,
+    answer_wait: Duration,
     /// Why the last new connection failed; None when it did not.
     failing: Mutex<Option<String>>,
-    /// Whether the last attempt to get a connection failed, or has not ended in time.
-    away: AtomicBool,
-    /// Held by who tries while it is away.
-    trying: Arc<tokio::sync::Mutex<()>>,
+    /// Set by the watch alone.
+    silent: watch::Sender<bool>,
 }
 
 impl Database {
@@ -33,29 +49,36 @@ impl Database {
     ///
     /// # Errors
     /// [`PostgresError::Url`].
-    pub fn new(url: &str, pool_size: usize, pool_wait: Duration) -> Result<Arc<Database>, PostgresError> {
+    pub fn over(config: &Config) -> Result<Arc<Database>, PostgresError> {
+        let (url, limits) = (config.database_url.expose(), &config.limits);
         Ok(Arc::new(Database {
-            pool: postgres::pool(url, "ingest", pool_size, pool_wait)?,
-            pool_wait,
+            url: url.to_owned(),
+            pool: postgres::pool(url, "ingest", limits.pool_size, limits.pool_wait)?,
+            pool_wait: limits.pool_wait,
+            answer_wait: limits.handler_timeout + LAST_WAIT,
             failing: Mutex::default(),
-            away: AtomicBool::new(false),
-            trying: Arc::default(),
+            silent: watch::Sender::new(false),
         }))
     }
 
-    /// A connection, within the pool wait even if Postgres is a black hole. While it is away one at a time tries, and the others
-    /// are told at once.
+    /// Whether Postgres is known to answer nobody.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        *self.silent.borrow()
+    }
+
+    /// A connection, within the pool wait even if Postgres is a black hole.
     ///
     /// # Errors
     /// [`Problem::Overloaded`], [`Problem::Unavailable`].
     pub async fn client(self: &Arc<Database>) -> Result<Client, Problem> {
-        let try_alone = || self.trying.clone().try_lock_owned().map_err(|_| Problem::Unavailable);
-        let turn = if self.away.load(Relaxed) { Some(try_alone()?) } else { None };
+        if self.is_silent() {
+            return Err(Problem::Unavailable);
+        }
         let database = self.clone();
         let mut getting = Box::pin(async move {
             let got = database.pool.get().await;
             database.note(&got);
-            drop(turn);
             got
         });
         match timeout(self.pool_wait + LATER, &mut getting).await {
@@ -69,7 +92,6 @@ impl Database {
                 | PoolError::PostCreateHook(_),
             )) => Err(Problem::Unavailable),
             Err(_) => {
-                self.away.store(true, Relaxed);
                 // Goes on without us and ends in the pool: were it cancelled, a Postgres that needs longer to take a connection
                 // would never give one.
                 tokio::spawn(getting);
@@ -78,23 +100,58 @@ impl Database {
         }
     }
 
+    /// Waits for an answer of Postgres; None when it is silent or far too slow. Nobody may use the connection after that: [`abandon`] it.
+    pub async fn answer<T>(&self, asking: impl Future<Output = T>) -> Option<T> {
+        let mut silent = self.silent.subscribe();
+        tokio::select! {
+            answer = asking => Some(answer),
+            _ = silent.wait_for(|silent| *silent) => None,
+            () = sleep(self.answer_wait) => None,
+        }
+    }
+
+    /// Looks again and again whether Postgres answers and has our schema, for readiness and for [`Database::is_silent`].
+    pub async fn watch(self: Arc<Database>, readiness: Readiness, end: CancellationToken) {
+        let looks = async {
+            let mut client = None;
+            loop {
+                let answer = timeout(SILENCE, look(&self.url, &mut client)).await;
+                let is_silent = answer.is_err();
+                if !self.silent.send_replace(is_silent) && is_silent {
+                    self.pool.retain(|_, _| false); // the idle ones hear nothing either, perhaps never again
+                }
+                readiness.set("postgres", answer.unwrap_or_else(|_| Err("Postgres does not answer".into())));
+                sleep(if is_silent { SILENT_INTERVAL } else { LOOK_INTERVAL }).await;
+            }
+        };
+        end.run_until_cancelled(looks).await;
+    }
+
     /// Logs a failure to connect once, until its reason changes or a new connection succeeds. A full pool is no such failure.
     fn note(&self, got: &Result<Object, PoolError>) {
         let reason = match got {
             Err(PoolError::Timeout(TimeoutType::Wait)) => return,
+            Ok(client) if Object::metrics(client).recycle_count > 0 => return, // not a new one
             Ok(_) => None,
             Err(error) => Some(postgres::pool_reason(error)),
         };
-        self.away.store(reason.is_some(), Relaxed);
-        if got.as_ref().is_ok_and(|client| Object::metrics(client).recycle_count > 0) {
-            return; // not a new one
-        }
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = reason.as_ref().filter(|_| *failing != reason) {
             tracing::warn!(reason, "no connection to Postgres; senders are asked to repeat");
         }
         *failing = reason;
     }
+}
+
+/// Whether Postgres has our schema. Its connection is kept only while all is well.
+async fn look(url: &str, client: &mut Option<tokio_postgres::Client>) -> Result<(), String> {
+    let connected = match client.take().filter(|client| !client.is_closed()) {
+        Some(connected) => connected,
+        None => postgres::connect(url, "ingest-readiness").await.map_err(|error| error.to_string())?,
+    };
+    postgres::check_schema(&connected).await?;
+    *client = Some(connected);
+    Ok(())
 }
 
 /// Takes a connection out of the pool whose answer may still come: nobody else may use it.

@@ -17,14 +17,11 @@ use deadpool_postgres::Client;
 use shared::message::EmailId;
 use std::{
     collections::HashMap,
+    iter,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::{Mutex, Semaphore, mpsc, oneshot},
-    time::timeout,
-};
-use tokio_postgres::error::SqlState;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Batches under way at once: one is parsed and planned while another waits for the disk.
@@ -33,35 +30,38 @@ const WORKERS: usize = 4;
 const BATCH_BYTES: usize = 4 << 20;
 /// How long a batch waits for a rival with one of its keys, before each goes alone.
 const BATCH_LOCK_WAIT: Duration = Duration::from_millis(50);
-/// After it a commit that Postgres does not answer is given up, with its connection; its outcome is unknown. Longer than any
-/// handler waits, so that a slow commit can still end well for the sender's next try.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The queue and its workers.
 #[derive(Debug)]
 pub struct GroupCommit {
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::UnboundedSender<Job>,
+    /// The bound of the queue: one for each job until it is answered.
+    places: Arc<Semaphore>,
+    database: Arc<Database>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// A request that waits for its answer; the bytes count until it is answered.
+/// A request that waits for its answer; its bytes and its place count until it is answered.
 #[derive(Debug)]
 struct Job {
     request: CommitRequest,
+    submitted: Instant,
     _held: HeldBody,
+    _place: OwnedSemaphorePermit,
     answer: oneshot::Sender<Result<Answer, Problem>>,
 }
 
-/// Jobs with the same key, in the order of their arrival: the first is stored, the others are answered from it.
+/// Jobs with the same key: the one that came first is stored, its repeats are answered from it.
 struct Group {
     key: String,
-    jobs: Vec<Job>,
+    first: Job,
+    repeats: Vec<Job>,
 }
 
 #[derive(Clone)]
 struct Worker {
-    queue: Arc<Mutex<mpsc::Receiver<Job>>>,
+    queue: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>,
     closing: CancellationToken,
     tasks: TaskTracker,
     database: Arc<Database>,
@@ -76,36 +76,49 @@ impl GroupCommit {
     /// Starts the workers.
     #[must_use]
     pub fn start(config: &Config, database: Arc<Database>, poker: Poker) -> GroupCommit {
-        let (sender, receiver) = mpsc::channel(config.queue_rows);
+        let (sender, receiver) = mpsc::unbounded_channel();
         let worker = Worker {
             queue: Arc::new(Mutex::new(receiver)),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            database,
+            database: database.clone(),
             poker,
-            batch_max: config.batch_max,
-            limits: CommitLimits { lock_wait: config.lock_wait, key_lifetime: config.key_lifetime },
-            alone: Arc::new(Semaphore::new(config.pool_size.saturating_sub(WORKERS).max(1))),
+            batch_max: config.limits.batch_max,
+            limits: CommitLimits {
+                lock_wait: config.limits.lock_wait,
+                key_lifetime: config.limits.key_lifetime,
+            },
+            alone: Arc::new(Semaphore::new(config.limits.pool_size.saturating_sub(WORKERS).max(1))),
         };
         // Without batches it takes every connection to keep the disk busy.
-        let workers = if config.batch_max == 1 { config.pool_size } else { WORKERS.min(config.pool_size) };
+        let workers = if config.limits.batch_max == 1 {
+            config.limits.pool_size
+        } else {
+            WORKERS.min(config.limits.pool_size)
+        };
         for _ in 0..workers {
             worker.tasks.spawn(worker.clone().run());
         }
-        GroupCommit { queue: sender, closing: worker.closing, tasks: worker.tasks }
+        let places = Arc::new(Semaphore::new(config.limits.queue_rows));
+        GroupCommit { queue: sender, places, database, closing: worker.closing, tasks: worker.tasks }
     }
 
     /// Puts a request into the queue. Its answer comes, whether or not anybody waits for it.
     ///
     /// # Errors
-    /// [`Problem::Overloaded`] when the queue is full.
+    /// [`Problem::Overloaded`] when the queue is full, [`Problem::Unavailable`] when Postgres is known to answer nobody.
     pub fn submit(
         &self,
         request: CommitRequest,
         held: HeldBody,
     ) -> Result<oneshot::Receiver<Result<Answer, Problem>>, Problem> {
+        if self.database.is_silent() {
+            return Err(Problem::Unavailable);
+        }
+        let place = self.places.clone().try_acquire_owned().map_err(|_| Problem::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Job { request, _held: held, answer }).map_err(|_| Problem::Overloaded)?;
+        let job = Job { request, submitted: Instant::now(), _held: held, _place: place, answer };
+        self.queue.send(job).map_err(|_| Problem::Overloaded)?; // the program ends
         Ok(answered)
     }
 
@@ -120,6 +133,23 @@ impl GroupCommit {
 impl Job {
     fn end(self, answer: Result<Answer, Problem>) {
         let _ = self.answer.send(answer); // a client that has left hears nothing
+    }
+
+    /// A repeat of what is stored, or other content under its name.
+    fn answer_from(self, holder: &Holder) {
+        let answer = holder.answer(&self.request).map_err(|error| problem(&error, self.request.source));
+        self.end(answer);
+    }
+}
+
+impl Group {
+    /// In the order of their arrival.
+    fn into_jobs(self) -> impl Iterator<Item = Job> {
+        iter::once(self.first).chain(self.repeats)
+    }
+
+    fn answer_from(self, holder: &Holder) {
+        self.into_jobs().for_each(|job| job.answer_from(holder));
     }
 }
 
@@ -147,38 +177,61 @@ impl Worker {
 
     async fn carry(self, jobs: Vec<Job>) {
         metrics::histogram!("ingest_batch_rows").record(jobs.len() as f64);
+        if let Some(job) = jobs.first() {
+            metrics::histogram!("ingest_queue_seconds").record(job.submitted.elapsed().as_secs_f64());
+        }
         let client = match self.database.client().await {
             Ok(client) => client,
             Err(problem) => return jobs.into_iter().for_each(|job| job.end(Err(problem.clone()))),
         };
         let mut parts = parts(groups(jobs));
-        while let Some(mut part) = parts.pop() {
+        while let Some(part) = parts.pop() {
             let began = Instant::now();
-            let Ok(stored) = timeout(COMMIT_TIMEOUT, self.store(&client, &part)).await else {
+            let Some(stored) = self.database.answer(self.store(&client, &part)).await else {
                 abandon(client);
                 tracing::warn!("Postgres did not answer a commit; its outcome is unknown");
                 end_all(part, &Problem::OutcomeUnknown);
-                return parts.into_iter().for_each(|part| end_all(part, &Problem::Unavailable)); // never sent
+                break;
             };
             metrics::histogram!("ingest_commit_seconds").record(began.elapsed().as_secs_f64());
             match stored {
                 Ok((stored, holders)) => self.settle(part, &stored, holders),
-                Err(error)
-                    if commit::is_conflict(&error) || error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) =>
-                {
-                    self.each_alone(part);
+                Err(error) if commit::is_a_rows_fault(&error) => {
+                    parts.extend(self.without_the_culprits(&client, part, &error).await);
                 }
-                Err(error) if commit::is_a_rows_fault(&error) && part.len() > 1 => {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.extend([rest, part]);
-                }
-                Err(error) if commit::is_a_rows_fault(&error) => self.each_alone(part),
+                Err(error) if commit::is_contested(&error) => self.each_alone(part),
                 Err(error) => end_all(part, &problem(&commit::classify(error), "several")),
             }
             if client.is_closed() {
-                return parts.into_iter().for_each(|part| end_all(part, &Problem::Unavailable)); // never sent
+                break;
             }
         }
+        parts.into_iter().for_each(|part| end_all(part, &Problem::Unavailable)); // never sent
+    }
+
+    /// What is left to be tried of a part that Postgres refused for some of its rows. Where it is not that their deliveries are known,
+    /// halving finds who is to blame.
+    async fn without_the_culprits(
+        &self,
+        client: &Client,
+        mut part: Vec<Group>,
+        error: &tokio_postgres::Error,
+    ) -> Vec<Vec<Group>> {
+        if commit::broke_webhook_unique(error) {
+            let asking = async { commit::deliveries(client, &firsts(&part)).await };
+            let known = self.database.answer(asking).await.and_then(Result::ok).unwrap_or_default();
+            if known.iter().any(Option::is_some) {
+                let rest: Vec<_> = part.into_iter().zip(known).filter_map(without_the_known).collect();
+                return if rest.is_empty() { Vec::new() } else { vec![rest] };
+            }
+        }
+        if part.len() > 1 {
+            metrics::counter!("ingest_batch_splits_total").increment(1);
+            let rest = part.split_off(part.len() / 2);
+            return vec![rest, part];
+        }
+        self.each_alone(part);
+        Vec::new()
     }
 
     /// Stores the first of each group; the mails of those that were new, and who has the keys of the others.
@@ -187,10 +240,8 @@ impl Worker {
         client: &Client,
         part: &[Group],
     ) -> Result<(HashMap<String, EmailId>, HashMap<String, Holder>), tokio_postgres::Error> {
-        let requests: Vec<_> =
-            part.iter().filter_map(|group| group.jobs.first()).map(|job| &job.request).collect();
         let limits = CommitLimits { lock_wait: self.limits.lock_wait.min(BATCH_LOCK_WAIT), ..self.limits };
-        let stored = commit::store(client, &requests, limits).await?;
+        let stored = commit::store(client, &firsts(part), limits).await?;
         if !stored.is_empty() {
             self.poker.poke();
         }
@@ -207,43 +258,34 @@ impl Worker {
         stored: &HashMap<String, EmailId>,
         mut holders: HashMap<String, Holder>,
     ) {
-        for Group { key, jobs } in part {
-            let new = stored.get(&key);
-            let holder = match (new, jobs.first()) {
-                (Some(email_id), Some(Job { request, .. })) => {
-                    Some(Holder { fingerprint: request.fingerprint, email_id: *email_id, is_expired: false })
-                }
-                _ => holders.remove(&key).filter(|holder| !holder.is_expired),
-            };
-            let Some(holder) = holder else {
-                self.alone(jobs);
-                continue;
-            };
-            for (place, job) in jobs.into_iter().enumerate() {
-                let answer = match place {
-                    0 if new.is_some() => {
-                        Ok(Answer { kind: AnswerKind::Accepted, email_id: holder.email_id })
-                    }
-                    _ => holder.answer(&job.request).map_err(|error| problem(&error, job.request.source)),
-                };
-                job.end(answer);
+        for group in part {
+            if let Some(email_id) = stored.get(&group.key) {
+                let Group { first, repeats, .. } = group;
+                let fingerprint = first.request.fingerprint;
+                first.end(Ok(Answer { kind: AnswerKind::Accepted, email_id: *email_id }));
+                let holder = Holder { fingerprint, email_id: *email_id, is_expired: false };
+                repeats.into_iter().for_each(|job| job.answer_from(&holder));
+            } else if let Some(holder) = holders.remove(&group.key).filter(|holder| !holder.is_expired) {
+                group.answer_from(&holder);
+            } else {
+                self.alone(group);
             }
         }
     }
 
     fn each_alone(&self, part: Vec<Group>) {
-        part.into_iter().for_each(|group| self.alone(group.jobs));
+        part.into_iter().for_each(|group| self.alone(group));
     }
 
     /// Jobs of one key, one after the other, with all their patience, on one of the connections that batches leave. What keeps the
     /// first from an answer keeps the others too.
-    fn alone(&self, jobs: Vec<Job>) {
+    fn alone(&self, group: Group) {
         metrics::counter!("ingest_committed_alone_total").increment(1);
         let worker = self.clone();
         self.tasks.spawn(async move {
             let _leave = worker.alone.acquire().await;
             let mut waiting = None;
-            for job in jobs {
+            for job in group.into_jobs() {
                 let answer = match waiting.clone() {
                     Some(problem) => Err(problem),
                     None => worker.commit(&job.request).await,
@@ -256,7 +298,8 @@ impl Worker {
 
     async fn commit(&self, request: &CommitRequest) -> Result<Answer, Problem> {
         let client = self.database.client().await?;
-        let Ok(result) = timeout(COMMIT_TIMEOUT, commit::commit(&client, request, self.limits)).await else {
+        let asking = commit::commit(&client, request, self.limits);
+        let Some(result) = self.database.answer(asking).await else {
             abandon(client);
             tracing::warn!("Postgres did not answer a commit; its outcome is unknown");
             return Err(Problem::OutcomeUnknown);
@@ -276,14 +319,27 @@ fn groups(jobs: Vec<Job>) -> Vec<Group> {
     for job in jobs {
         let key = job.request.key();
         match places.get(&key).and_then(|place: &usize| groups.get_mut(*place)) {
-            Some(group) => group.jobs.push(job),
+            Some(group) => group.repeats.push(job),
             None => {
                 places.insert(key.clone(), groups.len());
-                groups.push(Group { key, jobs: vec![job] });
+                groups.push(Group { key, first: job, repeats: Vec::new() });
             }
         }
     }
     groups
+}
+
+/// Answers whose delivery is stored under another key, or was under this one before its time was over. Other content under its key,
+/// which is nobody's, may be new.
+fn without_the_known((mut group, holder): (Group, Option<Holder>)) -> Option<Group> {
+    let Some(holder) = holder else { return Some(group) };
+    let fingerprint = group.first.request.fingerprint;
+    let repeats = std::mem::take(&mut group.repeats).into_iter();
+    let (same, others): (Vec<_>, Vec<_>) = repeats.partition(|job| job.request.fingerprint == fingerprint);
+    iter::once(group.first).chain(same).for_each(|job| job.answer_from(&holder));
+    let mut others = others.into_iter();
+    let first = others.next()?;
+    Some(Group { key: group.key, first, repeats: others.collect() })
 }
 
 /// Cut where a statement would become too large; the last part comes first, to be popped last.
@@ -291,7 +347,7 @@ fn parts(groups: Vec<Group>) -> Vec<Vec<Group>> {
     let mut parts: Vec<Vec<Group>> = Vec::new();
     let mut bytes = 0;
     for group in groups {
-        let size = group.jobs.first().map_or(0, |job| job.request.raw.len());
+        let size = group.first.request.raw.len();
         match parts.last_mut().filter(|_| bytes + size <= BATCH_BYTES) {
             Some(part) => part.push(group),
             None => {
@@ -305,8 +361,13 @@ fn parts(groups: Vec<Group>) -> Vec<Vec<Group>> {
     parts
 }
 
+/// The first of each group: who is stored.
+fn firsts(part: &[Group]) -> Vec<&CommitRequest> {
+    part.iter().map(|group| &group.first.request).collect()
+}
+
 fn end_all(part: Vec<Group>, problem: &Problem) {
-    part.into_iter().flat_map(|group| group.jobs).for_each(|job| job.end(Err(problem.clone())));
+    part.into_iter().flat_map(Group::into_jobs).for_each(|job| job.end(Err(problem.clone())));
 }
 
 /// What the client is told; what the operator has to know is logged here, once.

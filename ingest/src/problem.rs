@@ -150,43 +150,42 @@ impl Problem {
 
     /// What happened and what to do.
     #[must_use]
-    pub fn detail(&self) -> String {
+    pub fn detail(&self) -> &'static str {
         match self {
-            Problem::InvalidPayload(_) => "See errors; sending the same body again changes nothing.".into(),
+            Problem::InvalidPayload(_) => "See errors; sending the same body again changes nothing.",
             Problem::UnsupportedEvent => {
-                "Only events of type email.received are taken; subscribe the endpoint to that type alone.".into()
+                "Only events of type email.received are taken; subscribe the endpoint to that type alone."
             }
-            Problem::KeyMissing => "This endpoint requires the header Idempotency-Key.".into(),
+            Problem::KeyMissing => "This endpoint requires the header Idempotency-Key.",
             Problem::KeyMalformed => {
-                "Idempotency-Key must be 1 to 255 printable ASCII characters, bare or in double quotes.".into()
+                "Idempotency-Key must be 1 to 255 printable ASCII characters, bare or in double quotes."
             }
-            Problem::SignatureMissing => "The request carries no complete set of signature headers.".into(),
-            Problem::SignatureInvalid => "No configured secret made this signature over these bytes.".into(),
-            Problem::SignatureStale => {
-                "The signed timestamp is more than 300 seconds away from our clock.".into()
+            Problem::SignatureMissing => "The request carries no complete set of signature headers.",
+            Problem::SignatureInvalid => "No configured secret made this signature over these bytes.",
+            Problem::SignatureStale => "The signed timestamp is more than 300 seconds away from our clock.",
+            Problem::TokenInvalid => "Send Authorization: Bearer with a token of this service.",
+            Problem::UnknownSource => "There is no such webhook source, or it has no secret configured.",
+            Problem::UnknownPath => "There is no such path, or it is not switched on.",
+            Problem::UnknownEmail => "No email has this id.",
+            Problem::MethodNotAllowed(_) => "The header Allow names the methods of this path.",
+            Problem::BodyTooSlow => "The body has to arrive within the time limit; send it again.",
+            Problem::RivalInFlight => "Another request with this key has not ended yet; send it again later.",
+            Problem::PayloadTooLarge(_) => {
+                "The body has more bytes than this service takes; max_bytes says how many."
             }
-            Problem::TokenInvalid => "Send Authorization: Bearer with a token of this service.".into(),
-            Problem::UnknownSource => "There is no such webhook source, or it has no secret configured.".into(),
-            Problem::UnknownPath => "There is no such path, or it is not switched on.".into(),
-            Problem::UnknownEmail => "No email has this id.".into(),
-            Problem::MethodNotAllowed(allowed) => format!("Allowed here: {allowed}."),
-            Problem::BodyTooSlow => "The body has to arrive within the time limit; send it again.".into(),
-            Problem::RivalInFlight => "Another request with this key has not ended yet; send it again later.".into(),
-            Problem::PayloadTooLarge(bytes) => format!("At most {bytes} bytes."),
-            Problem::UnsupportedMediaType => "Send JSON with the header Content-Type: application/json.".into(),
+            Problem::UnsupportedMediaType => "Send JSON with the header Content-Type: application/json.",
             Problem::KeyReused => {
-                "The first request with this key had other content; it stands. New content needs a new key.".into()
+                "The first request with this key had other content; it stands. New content needs a new key."
             }
             Problem::MailWithoutBody => {
                 "The event has neither text nor html, and fetching the mail is not supported yet; send it again later."
-                    .into()
             }
-            Problem::Overloaded => "Send the request again later; it is safe to repeat.".into(),
-            Problem::Unavailable => "Nothing was stored. Send the request again later.".into(),
+            Problem::Overloaded => "Send the request again later; it is safe to repeat.",
+            Problem::Unavailable => "Nothing was stored. Send the request again later.",
             Problem::OutcomeUnknown => {
-                "It may or may not have been stored. Send it again later with the same key: it is stored once.".into()
+                "It may or may not have been stored. Send it again later with the same key: it is stored once."
             }
-            Problem::Internal => "The error has been logged; sending again is safe.".into(),
+            Problem::Internal => "The error has been logged; sending again is safe.",
         }
     }
 
@@ -233,12 +232,16 @@ impl Problem {
             "status": status,
             "detail": self.detail(),
         });
-        if let (Problem::InvalidPayload(errors), Some(members)) = (self, document.as_object_mut()) {
-            let errors: Vec<_> = errors
-                .iter()
-                .map(|error| json!({"pointer": error.pointer, "detail": error.detail}))
-                .collect();
-            members.insert("errors".into(), errors.into());
+        let member = if let Problem::InvalidPayload(errors) = self {
+            let error = |error: &FieldError| json!({"pointer": error.pointer, "detail": error.detail});
+            Some(("errors", errors.iter().map(error).collect()))
+        } else if let Problem::PayloadTooLarge(bytes) = self {
+            Some(("max_bytes", json!(bytes)))
+        } else {
+            None
+        };
+        if let (Some((name, value)), Some(members)) = (member, document.as_object_mut()) {
+            members.insert(name.into(), value);
         }
         let mut answer = reply(status, "application/problem+json", document.to_string());
         let mut header = |name: HeaderName, value: HeaderValue| answer.headers_mut().insert(name, value);

@@ -47,7 +47,7 @@ mod tests {
         let all = page("").unwrap();
         for problem in Problem::ALL {
             let page = page(problem.name()).unwrap();
-            for part in [problem.name(), problem.title(), &problem.detail()] {
+            for part in [problem.name(), problem.title(), problem.detail()] {
                 assert!(page.contains(part) && all.contains(part), "{part}");
             }
         }

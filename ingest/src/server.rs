@@ -4,6 +4,7 @@ use crate::{
     access::CurrentAccess,
     api::{self, App},
     config::Config,
+    database::Database,
     poke::Poker,
     store::Store,
 };
@@ -20,13 +21,8 @@ use tokio::{
     task::JoinHandle,
     time::{interval, sleep, timeout},
 };
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at the schema.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// For one look, a new connection included.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two warnings that unsigned webhooks are taken.
 const UNSIGNED_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two rounds of the metrics registry's own housekeeping.
@@ -76,7 +72,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
     let metrics = admin::install_metrics();
     let access = CurrentAccess::new(config.access.clone());
     let poker = Poker::default();
-    let store = Store::new(&config, poker.clone())?;
+    let database = Database::over(&config)?;
+    let store = Store::new(&config, database.clone(), poker.clone());
     let app = App::new(&config, access.clone(), readiness.clone(), store.clone());
     tracing::info!(%address, admin = %admin_address, "listening");
     if !config.access.lets_anybody_in() {
@@ -84,16 +81,21 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
     }
     let background = CancellationToken::new();
     let url = config.database_url.expose().to_owned();
-    tokio::spawn(watch_database(url.clone(), readiness.clone(), background.clone()));
+    tokio::spawn(database.watch(readiness.clone(), background.clone()));
     tokio::spawn(poker.run(url, background.clone()));
     tokio::spawn(warn_of_unsigned(config.access.verifiers.allow_unsigned, background.clone()));
     tokio::spawn(keep_metrics(metrics.clone(), background.clone()));
-    let admin =
-        serve_admin(admin_listener, config.header_timeout, readiness.clone(), metrics, background.clone());
+    let admin = serve_admin(
+        admin_listener,
+        config.limits.header_timeout,
+        readiness.clone(),
+        metrics,
+        background.clone(),
+    );
     let done = tokio::spawn(async move {
         let admin = tokio::spawn(admin);
         serve_public(listener, &config, app, readiness, shutdown).await;
-        if timeout(config.drain_timeout, store.all_committed()).await.is_err() {
+        if timeout(config.limits.drain_timeout, store.all_committed()).await.is_err() {
             tracing::warn!("some commits did not end within the drain time; their senders got no 200");
         }
         background.cancel();
@@ -120,9 +122,9 @@ async fn serve_public(
     shutdown: CancellationToken,
 ) {
     let limits = Limits {
-        connections: config.connections,
-        header_timeout: config.header_timeout,
-        drain_timeout: config.drain_timeout,
+        connections: config.limits.connections,
+        header_timeout: config.limits.header_timeout,
+        drain_timeout: config.limits.drain_timeout,
     };
     let told = shutdown.clone();
     let leaving = tokio::spawn(async move {
@@ -148,33 +150,6 @@ async fn serve_admin(
         async move { answer }
     };
     http::serve(listener, limits, end, handler).await;
-}
-
-/// Looks each second whether Postgres answers and has our schema.
-async fn watch_database(url: String, readiness: Readiness, end: CancellationToken) {
-    let look = async {
-        let mut client = None;
-        loop {
-            let state = timeout(LOOK_TIMEOUT, look(&url, &mut client)).await;
-            let state = state.unwrap_or_else(|_| Err("Postgres does not answer".into()));
-            if state.is_err() {
-                client = None;
-            }
-            readiness.set("postgres", state);
-            sleep(LOOK_INTERVAL).await;
-        }
-    };
-    end.run_until_cancelled(look).await;
-}
-
-async fn look(url: &str, client: &mut Option<Client>) -> Result<(), String> {
-    let connected = match client.take().filter(|client| !client.is_closed()) {
-        Some(connected) => connected,
-        None => postgres::connect(url, "ingest-readiness").await.map_err(|error| error.to_string())?,
-    };
-    postgres::check_schema(&connected).await?;
-    *client = Some(connected);
-    Ok(())
 }
 
 async fn warn_of_unsigned(allowed: bool, end: CancellationToken) {

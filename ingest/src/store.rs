@@ -11,10 +11,7 @@ use crate::{
     status,
 };
 use serde_json::Value;
-use shared::{
-    message::EmailId,
-    postgres::{self, PostgresError},
-};
+use shared::{message::EmailId, postgres};
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -27,14 +24,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Builds the pool and starts the group commit; does not touch the network.
-    ///
-    /// # Errors
-    /// [`PostgresError::Url`].
-    pub fn new(config: &Config, poker: Poker) -> Result<Arc<Store>, PostgresError> {
-        let database = Database::new(config.database_url.expose(), config.pool_size, config.pool_wait)?;
+    /// Starts the group commit; does not touch the network.
+    #[must_use]
+    pub fn new(config: &Config, database: Arc<Database>, poker: Poker) -> Arc<Store> {
         let commits = GroupCommit::start(config, database.clone(), poker);
-        Ok(Arc::new(Store { database, commits, handler_timeout: config.handler_timeout }))
+        Arc::new(Store { database, commits, handler_timeout: config.limits.handler_timeout })
     }
 
     /// Ends when no commit is running any more, those whose client has left included. For the end of the program.
@@ -62,7 +56,8 @@ impl Store {
     /// [`Problem::UnknownEmail`], [`Problem::Overloaded`], [`Problem::Unavailable`].
     pub async fn status(&self, id: EmailId) -> Result<Value, Problem> {
         let client = self.database.client().await?;
-        let Ok(found) = timeout(self.handler_timeout, status::status(&client, id)).await else {
+        let asking = self.database.answer(status::status(&client, id));
+        let Ok(Some(found)) = timeout(self.handler_timeout, asking).await else {
             abandon(client);
             return Err(Problem::Unavailable);
         };

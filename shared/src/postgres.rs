@@ -11,6 +11,8 @@ use tokio_postgres::{
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A connection that has been quiet for so long is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 mod embedded {
     refinery::embed_migrations!("../sql");
@@ -56,6 +58,7 @@ pub fn config(url: &str, application_name: &str) -> Result<Config, PostgresError
     config
         .application_name(application_name)
         .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives_idle(KEEPALIVE) // the default is two hours: firewalls forget a quiet connection much earlier
         .tcp_user_timeout(Duration::from_secs(10));
     Ok(config)
 }

@@ -15,7 +15,8 @@ use tokio_postgres::{
 };
 
 /// $4 to $25 = [`columns_of`]. Draws each mail's id first, so that the key's result can name it; in the order of arrival.
-/// `lock_timeout` holds for this transaction only; it bounds the wait for a rival's uncommitted key or (source, `webhook_id`).
+/// Settings hold for this transaction only: `lock_timeout` bounds the wait for a rival's uncommitted key or (source, `webhook_id`), and
+/// a 200 means that the commit is on the disk, whatever the role or the database is set to.
 const START: &str = "with r as materialized (
     select r.*, nextval(pg_get_serial_sequence('incoming_emails', 'id')) as id
     from unnest($4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[],
@@ -25,7 +26,8 @@ const START: &str = "with r as materialized (
             body_html, raw, attachments, received_at, received_at_note, extracted_data, processing_status, operation,
             key_hash, aggregate_type, payload, stamped, traceparent)
 ), settings as materialized (
-    select set_config('lock_timeout', $1, true)
+    select set_config('lock_timeout', $1, true),
+        case current_setting('synchronous_commit') when 'off' then set_config('synchronous_commit', 'on', true) end
 ), ";
 
 /// Keys that nobody has. Waits on the primary key's index for a rival that is still committing; no row of a key that is there.
@@ -79,11 +81,12 @@ pub(super) static TAKE_OVER: LazyLock<String> = LazyLock::new(|| format!("{START
 const HOLDERS: &str = "select key, fingerprint, (result ->> 'email_id')::bigint, expires_at <= now()
     from idempotency_keys where key = any($1)";
 
-/// Who has the provider's id. `incoming_emails_webhook_unique`, no lock.
-const WEBHOOK_HOLDER: &str =
-    "select fingerprint, id from incoming_emails where source = $1 and webhook_id = $2";
+/// Who has the provider's ids, in their order. `incoming_emails_webhook_unique`, no lock.
+const DELIVERIES: &str = "select e.fingerprint, e.id
+    from unnest($1::text[], $2::text[]) with ordinality as r(source, webhook_id, place)
+    left join incoming_emails e on e.source = r.source and e.webhook_id = r.webhook_id order by r.place";
 
-/// The constraint behind [`WEBHOOK_HOLDER`].
+/// The constraint behind [`DELIVERIES`].
 pub(super) const WEBHOOK_UNIQUE: &str = "incoming_emails_webhook_unique";
 
 /// Who has a key or a provider's id.
@@ -144,19 +147,20 @@ pub async fn holders(client: &Client, keys: &[&str]) -> Result<HashMap<String, H
     Ok(rows.iter().map(holder).collect())
 }
 
-/// Who has the provider's id of this request.
-pub(super) async fn webhook_holder(
-    client: &Client,
-    request: &CommitRequest,
-) -> Result<Option<Holder>, Error> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&request.source, Type::TEXT), (&request.webhook_id(), Type::TEXT)];
-    let row = client.query_typed_opt(WEBHOOK_HOLDER, &parameters).await?;
-    Ok(row.map(|row| Holder {
-        fingerprint: fingerprint(row.get(0)),
-        email_id: row.get(1),
-        is_expired: false,
-    }))
+/// Who has the provider's id of each of these requests, under whatever key.
+///
+/// # Errors
+/// The statement's.
+pub async fn deliveries(client: &Client, requests: &[&CommitRequest]) -> Result<Vec<Option<Holder>>, Error> {
+    let sources: Vec<_> = requests.iter().map(|request| request.source).collect();
+    let ids: Vec<_> = requests.iter().map(|request| request.webhook_id()).collect();
+    let rows =
+        client.query_typed(DELIVERIES, &[(&sources, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)]).await?;
+    let holder = |row: &tokio_postgres::Row| {
+        let print = row.get::<_, Option<&[u8]>>(0)?;
+        Some(Holder { fingerprint: fingerprint(print), email_id: row.get(1), is_expired: false })
+    };
+    Ok(rows.iter().map(holder).collect())
 }
 
 /// The tables hold 32 bytes; any other length would be no fingerprint of ours.

@@ -24,7 +24,7 @@ struct Senders {
 }
 
 impl Senders {
-    /// To each service in turn.
+    /// To each service in turn, a repeat to another one.
     fn start(services: &Arc<Vec<Service>>) -> Senders {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
@@ -37,9 +37,10 @@ impl Senders {
                         break;
                     }
                     let id = format!("s{sender}-{number}");
+                    let mut turn = number;
                     let answer = loop {
-                        let service = &services[number % services.len()];
-                        let answer = service.zendesk(&mail(&id)).await;
+                        let answer = services[turn % services.len()].zendesk(&mail(&id)).await;
+                        turn += 1;
                         if answer.status == 200 {
                             break answer;
                         }

@@ -3,7 +3,7 @@
 use crate::harness::*;
 use hyper::body::Bytes;
 use ingest::{
-    commit::{Answer, AnswerKind, CommitRequest, FirstMessage},
+    commit::{self, Answer, AnswerKind, CommitLimits, CommitRequest, FirstMessage},
     config::Config,
     database::Database as Postgres,
     group_commit::GroupCommit,
@@ -24,8 +24,7 @@ use tokio::sync::oneshot;
 type Answered = oneshot::Receiver<Result<Answer, Problem>>;
 
 fn start(config: &Config) -> GroupCommit {
-    let postgres = Postgres::new(config.database_url.expose(), config.pool_size, config.pool_wait).unwrap();
-    GroupCommit::start(config, postgres, Poker::default())
+    GroupCommit::start(config, Postgres::over(config).unwrap(), Poker::default())
 }
 
 fn request(key: &str, body: String) -> CommitRequest {
@@ -136,7 +135,7 @@ async fn deadlocks_and_serialization_errors_are_tried_again() {
 async fn a_contested_key_keeps_nobody_else_waiting_however_often_it_comes() {
     let database = Database::new().await;
     let mut config = config(&database.url);
-    config.pool_size = 6; // four for the batches
+    config.limits.pool_size = 6; // four for the batches
     let commits = start(&config);
     let rival = Rival::holds(&database, "w7").await;
     let began = Instant::now();
@@ -187,7 +186,7 @@ async fn an_expired_key_and_a_known_delivery_get_their_answers_beside_new_ones()
 async fn a_full_queue_refuses_at_once_and_what_is_in_it_is_stored() {
     let database = Database::new().await;
     let mut narrow = config(&database.url);
-    (narrow.queue_rows, narrow.batch_max) = (8, 8);
+    (narrow.limits.queue_rows, narrow.limits.batch_max) = (8, 8);
     let commits = start(&narrow);
     let waiting: Vec<_> = (0..8).map(|number| deliver(&commits, &format!("w{number}"))).collect();
     let began = Instant::now();
@@ -212,6 +211,85 @@ async fn what_waits_at_the_end_of_the_program_is_stored_and_nothing_after_it() {
     let held = HeldBody { bytes: Bytes::new(), share: None };
     assert!(commits.submit(request("late", mail("late")), held).is_err());
     assert_eq!(rows(&database.client().await).await, [200, 200, 200]);
+}
+
+#[tokio::test]
+async fn what_waits_alone_counts_as_well_until_it_is_answered() {
+    let database = Database::new().await;
+    let mut narrow = config(&database.url);
+    (narrow.limits.queue_rows, narrow.limits.lock_wait) = (2, PATIENCE);
+    let commits = start(&narrow);
+    let rival = Rival::holds(&database, "w1").await;
+    let waiting = [deliver(&commits, "w1"), deliver(&commits, "w1")];
+    rival.is_waited_for_by(1).await;
+    let held = HeldBody { bytes: Bytes::new(), share: None };
+    assert_eq!(commits.submit(request("w2", mail("w2")), held).err(), Some(Problem::Overloaded));
+    rival.rolls_back().await;
+    for (answer, expected) in waiting.into_iter().zip([AnswerKind::Accepted, AnswerKind::Duplicate]) {
+        assert_eq!(kind(answer).await, Ok(expected));
+    }
+    assert_eq!(kind(deliver(&commits, "w2")).await, Ok(AnswerKind::Accepted));
+}
+
+#[tokio::test]
+async fn known_deliveries_whose_keys_are_gone_are_found_by_one_look_for_all() {
+    let database = Database::new().await;
+    let client = database.client().await;
+    let commits = start(&config(&database.url));
+    let ids: Vec<_> = (0..60).map(|number| format!("w{number}")).collect();
+    for answer in ids.iter().map(|id| deliver(&commits, id)).collect::<Vec<_>>() {
+        assert_eq!(kind(answer).await, Ok(AnswerKind::Accepted));
+    }
+    client.batch_execute("delete from idempotency_keys").await.unwrap();
+    let changed = submit(&commits, request("w0", mail("w0").replace("4.812,37", "1,00")));
+    let fresh = deliver(&commits, "fresh");
+    let known: Vec<_> = ids.iter().skip(1).map(|id| deliver(&commits, id)).collect();
+    for answer in known {
+        assert_eq!(kind(answer).await, Ok(AnswerKind::Duplicate));
+    }
+    assert_eq!(kind(changed).await, Err(Problem::KeyReused));
+    assert_eq!(kind(fresh).await, Ok(AnswerKind::Accepted));
+    // Each statement draws an id for each of its rows: all of them, all again, and the new one.
+    assert_eq!(count(&client, "select last_value from incoming_emails_id_seq").await, 60 + 61 + 1);
+    assert_eq!(count(&client, "select count(*) from incoming_emails").await, 61);
+}
+
+#[tokio::test]
+async fn other_content_beside_a_known_delivery_under_the_same_key_is_new() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    assert_eq!(kind(deliver(&commits, "known")).await, Ok(AnswerKind::Accepted));
+    let together = ["known", "known", "new", "new"].map(|id| submit(&commits, request("key", mail(id))));
+    let [known, again, new, repeat] = together;
+    for (answer, expected) in [
+        (known, AnswerKind::Duplicate),
+        (again, AnswerKind::Duplicate),
+        (new, AnswerKind::Accepted),
+        (repeat, AnswerKind::Duplicate),
+    ] {
+        assert_eq!(kind(answer).await, Ok(expected));
+    }
+    assert_eq!(rows(&database.client().await).await, [2, 2, 2]);
+}
+
+/// A statement that waits for a key holds only keys that sort before it: two of them never wait for each other.
+#[tokio::test]
+async fn keys_are_taken_in_their_order_and_not_in_that_of_arrival() {
+    let database = Database::new().await;
+    let rival = Rival::holds(&database, "a").await;
+    let limits = CommitLimits { lock_wait: PATIENCE, key_lifetime: PATIENCE };
+    let (waiting, free) = (pooled(&database).await, pooled(&database).await);
+    let store = async |client: &deadpool_postgres::Client, keys: &[&str]| {
+        let requests: Vec<_> = keys.iter().map(|key| request(key, mail(&format!("mail {key}")))).collect();
+        commit::store(client, &requests.iter().collect::<Vec<_>>(), limits).await.unwrap().len()
+    };
+    let other = async {
+        rival.is_waited_for_by(1).await;
+        let stored = store(&free, &["c"]).await; // would wait for the other statement, and that one for the rival
+        rival.rolls_back().await;
+        stored
+    };
+    assert_eq!(tokio::join!(store(&waiting, &["c", "b", "a"]), other), (2, 1));
 }
 
 #[tokio::test]
@@ -248,7 +326,7 @@ type Delivery = (u8, u8, u8);
 async fn play(rounds: &[Vec<Delivery>], programs: usize, batch_max: usize) {
     let database = Database::new().await;
     let mut config = config(&database.url);
-    (config.batch_max, config.pool_size) = (batch_max, 6);
+    (config.limits.batch_max, config.limits.pool_size) = (batch_max, 6);
     let commits: Vec<_> = (0..programs).map(|_| start(&config)).collect();
     let mut stored: HashMap<u8, (i64, Delivery)> = HashMap::new();
     for round in rounds {

@@ -1,17 +1,15 @@
 //! A service in this process over a database of its own, and a client that hides nothing.
 
+use clap::Parser;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use ingest::{
-    access::Access,
-    bearer::Tokens,
-    config::Config,
-    source::{MIN_SECRET_BYTES, Verifiers, standard, zendesk},
+    config::{Config, Settings},
+    source::{MIN_SECRET_BYTES, standard, zendesk},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use shared::process::LogFormat;
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
@@ -39,36 +37,24 @@ pub(crate) fn standard_verifier() -> standard::Verifier {
     standard::Verifier::new(&STANDARD_SECRET.parse().unwrap(), MIN_SECRET_BYTES).unwrap()
 }
 
+#[derive(clap::Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    settings: Settings,
+}
+
 /// The defaults, on free ports, with everything switched on.
 pub(crate) fn config(database_url: &str) -> Config {
-    let seconds = Duration::from_secs;
-    Config {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        admin_listen: "127.0.0.1:0".parse().unwrap(),
-        database_url: database_url.parse().unwrap(),
-        access: Access {
-            verifiers: Verifiers {
-                zendesk: Some(zendesk_verifier()),
-                standard: Some(standard_verifier()),
-                allow_unsigned: false,
-            },
-            tokens: Some(Tokens::new(&TOKEN.parse().unwrap()).unwrap()),
-        },
-        log_format: LogFormat::Text,
-        connections: 4096,
-        header_timeout: seconds(10),
-        body_timeout: seconds(10),
-        body_bytes: 1 << 20,
-        body_budget_bytes: 32 << 20,
-        handler_timeout: seconds(4),
-        drain_timeout: seconds(15),
-        pool_size: 16,
-        pool_wait: Duration::from_millis(500),
-        batch_max: 64,
-        queue_rows: 1024,
-        lock_wait: seconds(1),
-        key_lifetime: seconds(86_400),
-    }
+    let given = [
+        ("--database-url", database_url),
+        ("--listen", "127.0.0.1:0"),
+        ("--admin-listen", "127.0.0.1:0"),
+        ("--zendesk-webhook-secret", ZENDESK_SECRET),
+        ("--standard-webhook-secret", STANDARD_SECRET),
+        ("--api-tokens", TOKEN),
+    ];
+    let words = given.iter().flat_map(|(flag, value)| [*flag, *value]);
+    CommandLine::parse_from(["test"].into_iter().chain(words)).settings.read().unwrap()
 }
 
 /// A running service.

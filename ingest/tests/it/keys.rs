@@ -154,7 +154,7 @@ async fn a_late_repeat_is_found_by_the_providers_id_when_its_key_has_expired_or_
 async fn a_rival_that_does_not_end_is_a_409_and_one_that_rolls_back_leaves_the_key_to_us() {
     let database = Database::new().await;
     let mut impatient = config(&database.url);
-    impatient.lock_wait = Duration::from_millis(50);
+    impatient.limits.lock_wait = Duration::from_millis(50);
     let impatient = Service::start(impatient).await;
     let service = Service::over(&database).await;
     let rival = Rival::holds(&database, "w1").await;

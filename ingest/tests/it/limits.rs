@@ -37,7 +37,8 @@ async fn a_body_over_the_limit_is_a_413_that_arrives_whether_its_length_is_told_
     let service = Service::over(&database).await;
     let large = "x".repeat((1 << 20) + 1);
     let signed = zendesk_verifier().sign(Timestamp::now(), large.as_bytes());
-    service.post(ZENDESK, signed, large.clone()).await.is_problem(413, "payload-too-large");
+    let problem = service.post(ZENDESK, signed, large.clone()).await.is_problem(413, "payload-too-large");
+    assert_eq!(problem["max_bytes"], 1 << 20);
     let mut chunked = b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..33 {
         chunked.extend_from_slice(format!("8000\r\n{}\r\n", "x".repeat(0x8000)).as_bytes());
@@ -54,7 +55,7 @@ async fn a_body_over_the_limit_is_a_413_that_arrives_whether_its_length_is_told_
 async fn a_body_that_does_not_arrive_in_time_is_a_408() {
     let database = Database::new().await;
     let mut hasty = config(&database.url);
-    hasty.body_timeout = Duration::from_millis(100);
+    hasty.limits.body_timeout = Duration::from_millis(100);
     let service = Service::start(hasty).await;
     let half = b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"half\": ";
     let answer = raw(service.address, half, "\0").await;
@@ -65,7 +66,7 @@ async fn a_body_that_does_not_arrive_in_time_is_a_408() {
 async fn headers_that_do_not_arrive_in_time_end_the_connection() {
     let database = Database::new().await;
     let mut hasty = config(&database.url);
-    hasty.header_timeout = Duration::from_millis(100);
+    hasty.limits.header_timeout = Duration::from_millis(100);
     let service = Service::start(hasty).await;
     let answer =
         raw(service.address, b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nX-Slow: ", "\0").await;
@@ -76,7 +77,7 @@ async fn headers_that_do_not_arrive_in_time_end_the_connection() {
 async fn a_client_that_asks_and_never_reads_the_answers_is_cut_off() {
     let database = Database::new().await;
     let mut hasty = config(&database.url);
-    hasty.header_timeout = Duration::from_millis(200);
+    hasty.limits.header_timeout = Duration::from_millis(200);
     let service = Service::start(hasty).await;
     let mut stream = TcpStream::connect(service.address).await.unwrap();
     let asks =
@@ -89,8 +90,8 @@ async fn a_client_that_asks_and_never_reads_the_answers_is_cut_off() {
 async fn bodies_beyond_the_common_budget_are_a_503_and_the_budget_comes_back() {
     let database = Database::new().await;
     let mut small = config(&database.url);
-    small.body_bytes = 1000;
-    small.body_budget_bytes = 1000;
+    small.limits.body_bytes = 1000;
+    small.limits.body_budget_bytes = 1000;
     let service = Service::start(small).await;
     let mut slow = TcpStream::connect(service.address).await.unwrap();
     slow.write_all(b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n").await.unwrap();

@@ -55,12 +55,95 @@ async fn a_postgres_that_takes_connections_and_never_answers_holds_nobody_up() {
         }
     });
     let service = Service::start(config(&format!("postgres://postgres@{address}/none"))).await;
-    for _ in 0..3 {
+    let mut waited = Duration::MAX;
+    // At first for the pool; then it is known.
+    while waited > Duration::from_millis(100) {
         let started = Instant::now();
         service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
-        assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+        waited = started.elapsed();
+        assert!(waited < Duration::from_millis(1500), "{waited:?}");
     }
     taking.abort();
+}
+
+#[tokio::test]
+async fn a_frozen_postgres_is_found_out_and_then_everybody_is_told_at_once_until_it_answers() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    let service = Service::start(config(&wire.instead(&database.url))).await;
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    eventually("readiness", || async { service.get("/readyz").await.status == 200 }).await;
+    wire.freeze();
+    // Its statement may arrive when the wire thaws, or not.
+    let problem = service.zendesk(&mail("w2")).await.is_problem(503, "unavailable");
+    assert!(problem["detail"].as_str().unwrap().starts_with("It may or may not"), "{problem}");
+    assert_eq!(service.get("/livez").await.status, 200);
+    assert_eq!(service.get("/readyz").await.status, 503);
+    // More than there are workers and connections: nobody waits for one of them.
+    let started = Instant::now();
+    for number in 0..100 {
+        let problem = service.zendesk(&mail(&format!("n{number}"))).await.is_problem(503, "unavailable");
+        assert!(problem["detail"].as_str().unwrap().starts_with("Nothing was stored"), "{problem}");
+        service.get("/v1/emails/1").await.is_problem(503, "unavailable");
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    wire.thaw();
+    eventually("an answer", || async { service.zendesk(&mail("w2")).await.status == 200 }).await;
+    service.zendesk(&mail("w2")).await.email_id("duplicate");
+    eventually("readiness again", || async { service.get("/readyz").await.status == 200 }).await;
+    service.zendesk(&mail("w3")).await.email_id("accepted");
+    let client = database.client().await;
+    assert_eq!(rows(&client).await, [3, 3, 3]);
+    assert_whole(&client).await;
+}
+
+#[tokio::test]
+async fn a_new_connection_that_fails_holds_up_nobody_who_has_one() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    let service = std::sync::Arc::new(Service::start(config(&wire.instead(&database.url))).await);
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    // One connection is there. The next one hangs.
+    let startup = wire.hold_at(b"application_name\0ingest\0");
+    let rival = Rival::holds(&database, "held").await;
+    let asking = {
+        let service = service.clone();
+        tokio::spawn(async move { service.zendesk(&mail("held")).await })
+    };
+    rival.is_waited_for_by(1).await;
+    let delivery = mail("w2");
+    let (other, go_on) = tokio::join!(service.zendesk(&delivery), startup.reached());
+    other.is_problem(503, "unavailable");
+    rival.rolls_back().await;
+    asking.await.unwrap().email_id("accepted");
+    for number in 0..20 {
+        service.zendesk(&mail(&format!("n{number}"))).await.email_id("accepted");
+    }
+    go_on.send(()).unwrap();
+}
+
+#[tokio::test]
+async fn a_200_is_on_the_disk_whatever_the_database_is_set_to() {
+    let database = Database::new().await;
+    let client = database.client().await;
+    let name = client.query_one("select current_database()", &[]).await.unwrap().get::<_, String>(0);
+    // A deferred trigger runs as the commit begins.
+    let record = "create table committed (setting text);
+        create function record() returns trigger language plpgsql as $$ begin
+            insert into committed values (current_setting('synchronous_commit')); return null; end $$;
+        create constraint trigger record after insert on incoming_emails deferrable initially deferred
+            for each row execute function record();";
+    client.batch_execute(record).await.unwrap();
+    for (set, found) in [("off", "on"), ("local", "local"), ("on", "on")] {
+        client
+            .batch_execute(&format!("alter database \"{name}\" set synchronous_commit = {set}"))
+            .await
+            .unwrap();
+        let service = Service::over(&database).await; // with connections of its own
+        service.zendesk(&mail(set)).await.email_id("accepted");
+        let last = client.query_one("delete from committed returning setting", &[]).await.unwrap();
+        assert_eq!(last.get::<_, String>(0), found, "{set}");
+    }
 }
 
 #[tokio::test]
@@ -70,7 +153,7 @@ async fn a_connection_that_needs_longer_than_the_pool_wait_serves_the_next_reque
     // The pool's startup message, and not those of readiness and poke.
     let startup = wire.hold_at(b"application_name\0ingest\0");
     let mut hasty = config(&wire.instead(&database.url));
-    hasty.pool_wait = Duration::from_millis(100);
+    hasty.limits.pool_wait = Duration::from_millis(100);
     let service = Service::start(hasty).await;
     service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
     startup.reached().await.send(()).unwrap();
@@ -139,7 +222,7 @@ async fn a_connection_lost_during_the_commit_is_a_503_and_the_repeat_finds_one_m
     let database = Database::new().await;
     let wire = Wire::before(&database.url).await;
     let mut patient = config(&wire.instead(&database.url));
-    patient.lock_wait = Duration::from_secs(3);
+    patient.limits.lock_wait = Duration::from_secs(3);
     let service = std::sync::Arc::new(Service::start(patient).await);
     let rival = Rival::holds(&database, "w1").await;
     let asking = {
@@ -162,9 +245,9 @@ async fn a_connection_lost_during_the_commit_is_a_503_and_the_repeat_finds_one_m
 async fn an_exhausted_pool_is_a_503_within_the_pool_wait() {
     let database = Database::new().await;
     let mut narrow = config(&database.url);
-    narrow.pool_size = 1;
-    narrow.pool_wait = Duration::from_millis(100);
-    narrow.lock_wait = Duration::from_secs(3);
+    narrow.limits.pool_size = 1;
+    narrow.limits.pool_wait = Duration::from_millis(100);
+    narrow.limits.lock_wait = Duration::from_secs(3);
     let service = std::sync::Arc::new(Service::start(narrow).await);
     let rival = Rival::holds(&database, "w1").await;
     let asking = {
@@ -184,11 +267,11 @@ async fn an_exhausted_pool_is_a_503_within_the_pool_wait() {
 async fn a_commit_that_outlasts_the_handler_is_a_503_and_is_stored_all_the_same() {
     let database = Database::new().await;
     let mut hasty = config(&database.url);
-    hasty.handler_timeout = Duration::from_millis(100);
-    hasty.lock_wait = PATIENCE;
+    hasty.limits.handler_timeout = Duration::from_millis(100);
+    hasty.limits.lock_wait = PATIENCE;
     // The second one has not even a connection when its handler gives up.
-    hasty.pool_size = 1;
-    hasty.pool_wait = PATIENCE;
+    hasty.limits.pool_size = 1;
+    hasty.limits.pool_wait = PATIENCE;
     let service = Service::start(hasty).await;
     let client = database.client().await;
     let rival = Rival::holds(&database, "w1").await;

@@ -130,7 +130,7 @@ fn usage_errors_are_2_and_help_names_every_variable_with_its_default() {
     }
     assert!(
         help.contains("[default: 127.0.0.1:8080]")
-            && help.contains("in milliseconds")
+            && help.contains("<MILLISECONDS>")
             && !help.contains("hunter2"),
         "{help}"
     );
@@ -166,6 +166,34 @@ fn sign_prints_headers_that_the_verifiers_take() {
     let output = run(&["sign", "--source", "zendesk"], &[("ZENDESK_WEBHOOK_SECRET", "")], body);
     assert_eq!(code(&output), 64);
     assert!(text(&output.stderr).contains("ZENDESK_WEBHOOK_SECRET"));
+}
+
+#[tokio::test]
+async fn sign_makes_a_whole_request_that_curl_sends_as_it_is() {
+    let database = Database::new().await;
+    let running = Running::start(&database.url);
+    // Every character that curl's configuration escapes, a line break, and what it might take for a file.
+    let body = mail("w1").replace("Ihre Anfrage", r#"@/etc/hosts \\ \" \t Ihre"#).replace("\",", "\",\r\n\t");
+    let environment = [("ZENDESK_WEBHOOK_SECRET", "a zendesk secret of many bytes")];
+    let url = format!("http://{}{ZENDESK}", running.address);
+    let sign = |more: &[&str]| {
+        run(&[&["sign", "--source", "zendesk", "--url", &url], more].concat(), &environment, &body)
+    };
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--config", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut curl = curl.spawn().expect("curl is there");
+    curl.stdin.take().unwrap().write_all(&sign(&[]).stdout).unwrap();
+    let answer: Value = serde_json::from_slice(&curl.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(answer["status"], "accepted", "{answer}");
+    let client = database.client().await;
+    let raw = client.query_one("select raw from incoming_emails", &[]).await.unwrap();
+    assert_eq!(text(raw.get(0)), body);
+    let request: Value = serde_json::from_slice(&sign(&["--json"]).stdout).unwrap();
+    assert_eq!(
+        (request["url"].as_str(), request["body"].as_str()),
+        (Some(url.as_str()), Some(body.as_str()))
+    );
+    assert!(request["headers"]["X-Zendesk-Webhook-Signature"].is_string(), "{request}");
 }
 
 #[test]
@@ -500,7 +528,7 @@ async fn sighup_reads_the_secrets_again_and_no_request_is_lost() {
     let (old, new) = ("a zendesk secret of many bytes", "another zendesk secret as long");
     std::fs::write(&file, old).unwrap();
     let mut running = Running::start_with(
-        &[],
+        &["--lock-wait-ms", "20000", "--handler-timeout-ms", "30000"],
         &[("DATABASE_URL", database.url.as_str()), ("ZENDESK_WEBHOOK_SECRET_FILE", file.to_str().unwrap())],
     );
     let signed = |secret: &str, body: &str| {
@@ -524,11 +552,21 @@ async fn sighup_reads_the_secrets_again_and_no_request_is_lost() {
     running.zendesk_with(signed(new, &mail("w2")), &mail("w2")).await.is_problem(401, "signature-invalid");
     // The sender changes over: both are taken, and the metric tells when the old one is used no more.
     std::fs::write(&file, format!("{new},{old}\n")).unwrap();
-    hangup(&running, "read again from").await;
+    let rival = Rival::holds(&database, "in flight").await;
+    let in_flight = async {
+        let (headers, body) = (signed(old, &mail("in flight")), mail("in flight"));
+        running.zendesk_with(headers, &body).await
+    };
+    let change = async {
+        rival.is_waited_for_by(1).await;
+        hangup(&running, "read again from").await;
+        rival.rolls_back().await;
+    };
+    tokio::join!(in_flight, change).0.email_id("accepted");
     running.zendesk_with(signed(new, &mail("w2")), &mail("w2")).await.email_id("accepted");
     running.zendesk_with(signed(old, &mail("w3")), &mail("w3")).await.email_id("accepted");
     let metrics = text(&get(running.admin, "/metrics").await.body);
-    for (key, count) in [(1, 2), (2, 1)] {
+    for (key, count) in [(1, 3), (2, 1)] {
         // The first key was the old one until the hangup.
         let line = format!("ingest_key_used_total{{source=\"zendesk\",key=\"{key}\"}} {count}");
         assert!(metrics.contains(&line), "{line} is missing: {metrics}");

@@ -21,12 +21,12 @@ fn delivery(webhook_id: &str) -> String {
 async fn a_client_that_hangs_up_does_not_cancel_the_commit() {
     let database = Database::new().await;
     let mut narrow = config(&database.url);
-    narrow.pool_size = 1;
-    narrow.pool_wait = PATIENCE;
-    narrow.lock_wait = PATIENCE;
-    narrow.handler_timeout = PATIENCE;
+    narrow.limits.pool_size = 1;
+    narrow.limits.pool_wait = PATIENCE;
+    narrow.limits.lock_wait = PATIENCE;
+    narrow.limits.handler_timeout = PATIENCE;
     // Two mails fill the budget: a refused third body shows that both are in.
-    narrow.body_budget_bytes = mail("w1").len() + mail("w2").len() + 10;
+    narrow.limits.body_budget_bytes = mail("w1").len() + mail("w2").len() + 10;
     let service = Arc::new(Service::start(narrow).await);
     let client = database.client().await;
     let rival = Rival::holds(&database, "w1").await;
@@ -54,7 +54,7 @@ async fn a_client_that_hangs_up_does_not_cancel_the_commit() {
 async fn a_shutdown_finishes_the_request_in_flight_and_takes_no_new_ones() {
     let database = Database::new().await;
     let mut patient = config(&database.url);
-    patient.lock_wait = std::time::Duration::from_secs(3);
+    patient.limits.lock_wait = std::time::Duration::from_secs(3);
     let service = Arc::new(Service::start(patient).await);
     let rival = Rival::holds(&database, "w1").await;
     let asking = {
@@ -79,7 +79,7 @@ async fn a_shutdown_finishes_the_request_in_flight_and_takes_no_new_ones() {
 async fn a_shutdown_waits_for_a_commit_whose_client_has_left() {
     let database = Database::new().await;
     let mut patient = config(&database.url);
-    patient.lock_wait = std::time::Duration::from_secs(3);
+    patient.limits.lock_wait = std::time::Duration::from_secs(3);
     let service = Service::start(patient).await;
     let client = database.client().await;
     let rival = Rival::holds(&database, "w1").await;
