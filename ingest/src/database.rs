@@ -61,18 +61,12 @@ impl Database {
         }))
     }
 
-    /// Whether Postgres is known to answer nobody.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        *self.silent.borrow()
-    }
-
     /// A connection, within the pool wait even if Postgres is a black hole.
     ///
     /// # Errors
     /// [`Problem::Overloaded`], [`Problem::Unavailable`].
     pub async fn client(self: &Arc<Database>) -> Result<Client, Problem> {
-        if self.is_silent() {
+        if *self.silent.borrow() {
             return Err(Problem::Unavailable);
         }
         let database = self.clone();
@@ -110,7 +104,7 @@ impl Database {
         }
     }
 
-    /// Looks again and again whether Postgres answers and has our schema, for readiness and for [`Database::is_silent`].
+    /// Looks again and again whether Postgres answers and has our schema, for readiness, and so that nobody else has to find out.
     pub async fn watch(self: Arc<Database>, readiness: Readiness, end: CancellationToken) {
         let looks = async {
             let mut client = None;

@@ -37,7 +37,6 @@ pub struct GroupCommit {
     queue: mpsc::UnboundedSender<Job>,
     /// The bound of the queue: one for each job until it is answered.
     places: Arc<Semaphore>,
-    database: Arc<Database>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -81,7 +80,7 @@ impl GroupCommit {
             queue: Arc::new(Mutex::new(receiver)),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            database: database.clone(),
+            database,
             poker,
             batch_max: config.limits.batch_max,
             limits: CommitLimits {
@@ -100,21 +99,18 @@ impl GroupCommit {
             worker.tasks.spawn(worker.clone().run());
         }
         let places = Arc::new(Semaphore::new(config.limits.queue_rows));
-        GroupCommit { queue: sender, places, database, closing: worker.closing, tasks: worker.tasks }
+        GroupCommit { queue: sender, places, closing: worker.closing, tasks: worker.tasks }
     }
 
     /// Puts a request into the queue. Its answer comes, whether or not anybody waits for it.
     ///
     /// # Errors
-    /// [`Problem::Overloaded`] when the queue is full, [`Problem::Unavailable`] when Postgres is known to answer nobody.
+    /// [`Problem::Overloaded`] when the queue is full.
     pub fn submit(
         &self,
         request: CommitRequest,
         held: HeldBody,
     ) -> Result<oneshot::Receiver<Result<Answer, Problem>>, Problem> {
-        if self.database.is_silent() {
-            return Err(Problem::Unavailable);
-        }
         let place = self.places.clone().try_acquire_owned().map_err(|_| Problem::Overloaded)?;
         let (answer, answered) = oneshot::channel();
         let job = Job { request, submitted: Instant::now(), _held: held, _place: place, answer };

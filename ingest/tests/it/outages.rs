@@ -70,16 +70,31 @@ async fn a_postgres_that_takes_connections_and_never_answers_holds_nobody_up() {
 async fn a_frozen_postgres_is_found_out_and_then_everybody_is_told_at_once_until_it_answers() {
     let database = Database::new().await;
     let wire = Wire::before(&database.url).await;
-    let service = Service::start(config(&wire.instead(&database.url))).await;
-    service.zendesk(&mail("w1")).await.email_id("accepted");
+    let mut few = config(&wire.instead(&database.url));
+    (few.limits.batch_max, few.limits.pool_size) = (1, 4);
+    let service = Service::start(few).await;
+    let at_once = async |id: &str| {
+        let delivery = mail(id);
+        let ask = || service.zendesk(&delivery);
+        <[Answer; 4]>::from(tokio::join!(ask(), ask(), ask(), ask()))
+    };
+    let client = database.client().await;
+    let connections = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'ingest'";
+    eventually("a connection for each of the four workers", async || {
+        at_once("w1").await.iter().for_each(|answer| assert_eq!(answer.status, 200));
+        count(&client, connections).await == 4
+    })
+    .await;
     eventually("readiness", || async { service.get("/readyz").await.status == 200 }).await;
     wire.freeze();
-    // Its statement may arrive when the wire thaws, or not.
-    let problem = service.zendesk(&mail("w2")).await.is_problem(503, "unavailable");
-    assert!(problem["detail"].as_str().unwrap().starts_with("It may or may not"), "{problem}");
+    // What is under way may arrive when the wire thaws.
+    for answer in at_once("w2").await {
+        let problem = answer.is_problem(503, "unavailable");
+        assert!(problem["detail"].as_str().unwrap().starts_with("It may or may not"), "{problem}");
+    }
     assert_eq!(service.get("/livez").await.status, 200);
     assert_eq!(service.get("/readyz").await.status, 503);
-    // More than there are workers and connections: nobody waits for one of them.
+    // More than there are workers and connections: no worker hangs at what was under way.
     let started = Instant::now();
     for number in 0..100 {
         let problem = service.zendesk(&mail(&format!("n{number}"))).await.is_problem(503, "unavailable");
@@ -92,7 +107,6 @@ async fn a_frozen_postgres_is_found_out_and_then_everybody_is_told_at_once_until
     service.zendesk(&mail("w2")).await.email_id("duplicate");
     eventually("readiness again", || async { service.get("/readyz").await.status == 200 }).await;
     service.zendesk(&mail("w3")).await.email_id("accepted");
-    let client = database.client().await;
     assert_eq!(rows(&client).await, [3, 3, 3]);
     assert_whole(&client).await;
 }
