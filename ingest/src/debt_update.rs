@@ -78,6 +78,8 @@ pub fn parse(body: &[u8], arrival: Timestamp) -> Result<(Email, FirstMessage), P
         received_at: received_at.time,
         origin: Origin::Mail,
         decided_by: None,
+        client_id: None,
+        entry_key: None,
     };
     let payload = serde_json::to_value(&message).map_err(|_| Problem::Internal)?;
     bound(&mut fields, &payload);

@@ -1,8 +1,11 @@
 //! What the operations work with: the two servers and the write guard's settings.
 
 use crate::{
+    extraction::Extractor,
     mongo::Clients,
     outcome::{Failure, FailureClass},
+    resend::Resend,
+    smtp::Mailer,
     turns::Turns,
     write_guard::WriteGuard,
 };
@@ -26,6 +29,12 @@ pub struct Context {
     pub clients: Clients,
     /// The write guard's settings.
     pub guard: WriteGuard,
+    /// What reads the mails.
+    pub extractor: Extractor,
+    /// What sends mail to the firm, where that is configured.
+    pub mailer: Option<Mailer>,
+    /// Where mails are fetched whose event carried only an id, where that is configured.
+    pub resend: Option<Resend>,
     /// Whose turn it is among the workers.
     pub turns: Turns,
     in_flight: Arc<RwLock<()>>,
@@ -44,7 +53,16 @@ impl Context {
     /// Prepared servers and settings.
     #[must_use]
     pub fn new(pool: Pool, clients: Clients, guard: WriteGuard) -> Context {
-        Context { pool, clients, guard, turns: Turns::default(), in_flight: Arc::default() }
+        Context {
+            pool,
+            clients,
+            guard,
+            extractor: Extractor::Rules,
+            mailer: None,
+            resend: None,
+            turns: Turns::default(),
+            in_flight: Arc::default(),
+        }
     }
 
     /// Leave to have messages in flight. Waits while one runs alone.

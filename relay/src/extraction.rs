@@ -23,6 +23,13 @@ pub struct Mail<'a> {
     pub text: &'a MailText,
 }
 
+/// What reads the mails.
+#[derive(Debug, Clone)]
+pub enum Extractor {
+    /// [`rules`]: built in, needs no network.
+    Rules,
+}
+
 /// What the sender wants to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -14,7 +14,7 @@ use shared::{
 use std::collections::HashMap;
 use tokio_postgres::types::Json;
 
-/// Part of the finish: mails of the messages that are still ours (`fenced`). $8 to $20 = [`EmailChange::columns`]. By primary key;
+/// Part of the finish: mails of the messages that are still ours (`fenced`). $8 to $26 = [`EmailChange::columns`]. By primary key;
 /// a mail that several messages of the batch concern shows the newest.
 pub(crate) const UPDATE_EMAILS: &str = "
 mails as (
@@ -27,7 +27,13 @@ mails as (
         sync_status = coalesce(e.sync_status, m.sync_status),
         sync_error = e.sync_error,
         sync_retry_count = m.sync_retry_count + e.counted::int,
+        body_text = coalesce(e.body_text, m.body_text),
+        body_html = coalesce(e.body_html, m.body_html),
+        headers = coalesce(e.headers, m.headers),
+        attachments = coalesce(e.attachments, m.attachments),
         cleaned_body = coalesce(e.cleaned_body, m.cleaned_body),
+        token_count_before = coalesce(e.token_count_before, m.token_count_before),
+        token_count_after = coalesce(e.token_count_after, m.token_count_after),
         extracted_data = coalesce(e.extracted_data, m.extracted_data),
         idempotency_key = coalesce(e.idempotency_key, m.idempotency_key),
         updated_at = now(),
@@ -36,22 +42,24 @@ mails as (
         matched_at = case when e.match_status is not null then now() else m.matched_at end
     from (
         select distinct on (email_id) c.* from unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[],
-            $13::text[], $14::float8[], $15::text[], $16::text[], $17::boolean[], $18::text[], $19::jsonb[], $20::text[])
+            $13::text[], $14::float8[], $15::text[], $16::text[], $17::boolean[], $18::text[], $19::jsonb[], $20::text[],
+            $21::text[], $22::text[], $23::jsonb[], $24::jsonb[], $25::int[], $26::int[])
             as c(message_id, email_id, stamp, processing_status, processing_error, match_status, match_confidence, sync_status,
-            sync_error, counted, cleaned_body, extracted_data, idempotency_key)
+            sync_error, counted, cleaned_body, extracted_data, idempotency_key, body_text, body_html, headers, attachments,
+            token_count_before, token_count_after)
         join fenced on fenced.id = c.message_id
         order by email_id, stamp desc
     ) e
     where m.id = e.email_id
 )";
 
-/// Part of the finish: $21 to $27 = [`LedgerRow::columns`]. Sorted by key, since unsorted upserts of two workers deadlock; only a higher
+/// Part of the finish: $27 to $33 = [`LedgerRow::columns`]. Sorted by key, since unsorted upserts of two workers deadlock; only a higher
 /// stamp replaces a row.
 pub(crate) const UPSERT_DEBTS: &str = "
 debts as (
     insert into creditor_debts (client_id, entry_key, aktenzeichen, amount, stamp, message_id, email_id)
     select distinct on (client_id, entry_key) client_id, entry_key, aktenzeichen, amount::numeric, stamp, message_id, email_id
-    from unnest($21::bigint[], $22::bigint[], $23::text[], $24::text[], $25::text[], $26::text[], $27::bigint[])
+    from unnest($27::bigint[], $28::bigint[], $29::text[], $30::text[], $31::text[], $32::text[], $33::bigint[])
         as l(message_id, email_id, client_id, entry_key, aktenzeichen, amount, stamp)
     join fenced on fenced.id = l.message_id
     order by client_id, entry_key, stamp desc
@@ -61,12 +69,12 @@ debts as (
     where creditor_debts.stamp < excluded.stamp
 )";
 
-/// Part of the finish: $28 to $35 = [`Decision::columns`].
+/// Part of the finish: $34 to $41 = [`Decision::columns`].
 pub(crate) const INSERT_DECISIONS: &str = "
 verdicts as (
     insert into decisions (email_id, message_id, old_amount, new_amount, decision, reason, candidates, actor)
     select email_id, message_id, old_amount::numeric, new_amount::numeric, decision, reason, candidates, actor
-    from unnest($28::bigint[], $29::bigint[], $30::text[], $31::text[], $32::text[], $33::text[], $34::jsonb[], $35::text[])
+    from unnest($34::bigint[], $35::bigint[], $36::text[], $37::text[], $38::text[], $39::text[], $40::jsonb[], $41::text[])
         as d(message_id, email_id, old_amount, new_amount, decision, reason, candidates, actor)
     join fenced on fenced.id = d.message_id
 )";
@@ -97,6 +105,23 @@ pub struct EmailChange {
     pub extracted_data: Option<serde_json::Value>,
     /// The `generate_idempotency_key` of the mail's debt update.
     pub idempotency_key: Option<String>,
+    /// What was fetched of the mail.
+    pub fetched: Option<FetchedParts>,
+    /// The mail's estimated tokens: all that was received, and what is left of it to read.
+    pub token_counts: Option<(i32, i32)>,
+}
+
+/// The parts of a mail that its event did not carry.
+#[derive(Debug, Default)]
+pub struct FetchedParts {
+    /// The text part.
+    pub body_text: Option<String>,
+    /// The HTML part.
+    pub body_html: Option<String>,
+    /// The mail's headers, name to value.
+    pub headers: Option<serde_json::Value>,
+    /// The attachments, as `incoming_emails.attachments` lists them.
+    pub attachments: Option<serde_json::Value>,
 }
 
 impl EmailChange {
@@ -117,6 +142,8 @@ impl EmailChange {
                 Outcome::HeldForReview => change.shows("completed", Some("needs_review"), "not_applicable"),
                 Outcome::NotCreditorReply => change.shows("not_creditor_reply", None, "not_applicable"),
                 Outcome::Extracted => change.shows("extracted", None, "pending"),
+                Outcome::Fetched => change.shows("received", None, "pending"),
+                Outcome::Sent => {} // says nothing about the mail
             },
             Transition::Parked(_, _) => change.shows("matching", Some("no_match"), "pending"),
             Transition::Retry(_, failure) => {
@@ -159,6 +186,12 @@ impl EmailChange {
             column(rows, |row| row.cleaned_body.as_deref()),
             column(rows, |row| row.extracted_data.as_ref().map(Json)),
             column(rows, |row| row.idempotency_key.as_deref()),
+            column(rows, |row| row.fetched.as_ref()?.body_text.as_deref()),
+            column(rows, |row| row.fetched.as_ref()?.body_html.as_deref()),
+            column(rows, |row| row.fetched.as_ref()?.headers.as_ref().map(Json)),
+            column(rows, |row| row.fetched.as_ref()?.attachments.as_ref().map(Json)),
+            column(rows, |row| row.token_counts.map(|(before, _)| before)),
+            column(rows, |row| row.token_counts.map(|(_, after)| after)),
         ]
     }
 
@@ -290,11 +323,13 @@ pub struct StoredMail {
     pub body_html: Option<String>,
     /// When it was received.
     pub received_at: jiff::Timestamp,
+    /// The mail's headers where the source gives them: an object, name to value.
+    pub headers: Option<serde_json::Value>,
 }
 
 /// By primary key.
 const READ_MAILS: &str = "
-select id, coalesce(subject, ''), from_email, from_name, body_text, body_html, received_at
+select id, coalesce(subject, ''), from_email, from_name, body_text, body_html, received_at, headers
 from incoming_emails where id = any($1)";
 
 /// The mails of these ids; one that is not there is absent.
@@ -315,6 +350,7 @@ pub async fn mails(
         body_text: row.get(4),
         body_html: row.get(5),
         received_at: row.get(6),
+        headers: row.get(7),
     };
     Ok(rows.iter().map(|row| (row.get(0), read(row))).collect())
 }

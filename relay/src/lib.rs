@@ -21,6 +21,8 @@ pub mod operator;
 pub mod outbox;
 pub mod outcome;
 pub mod relay;
+pub mod resend;
+pub mod smtp;
 pub mod turns;
 pub mod wake;
 pub mod write_guard;

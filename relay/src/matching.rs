@@ -201,6 +201,8 @@ mod tests {
             stamp: Stamp::new(received_at, 1, Revision::FIRST).unwrap(),
             origin: Origin::Mail,
             decided_by: None,
+            client_id: None,
+            entry_key: None,
         }
     }
 

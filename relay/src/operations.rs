@@ -1,7 +1,10 @@
 //! Which operation does what: the one place where a message's kind decides its way.
 
 mod creditor_debt_update;
+mod debt_update_notification;
 mod email_extraction;
+mod email_fetch;
+mod review_notification;
 
 use crate::{
     context::Context,
@@ -30,8 +33,15 @@ pub struct Limits {
 pub const fn limits(operation: Operation) -> Limits {
     match operation {
         // A mail is at most 1 MiB, so a batch is too: 32 of them.
-        Operation::EmailExtraction => Limits {
+        Operation::EmailExtraction | Operation::EmailFetch | Operation::DebtUpdateNotification => Limits {
             batch: 32,
+            lease: Duration::from_secs(60),
+            apply: Duration::from_secs(40),
+            finish: Duration::from_secs(4),
+        },
+        // As many as a digest may list.
+        Operation::ReviewNotification => Limits {
+            batch: 200,
             lease: Duration::from_secs(60),
             apply: Duration::from_secs(40),
             finish: Duration::from_secs(4),
@@ -54,13 +64,26 @@ const _: () = {
     assert!(debt.lease.as_secs() > debt.apply.as_secs() + debt.finish.as_secs());
 };
 
+/// Whether this relay has what the operation works with. Messages of others wait for a relay that has.
+#[must_use]
+pub fn is_configured(context: &Context, operation: Operation) -> bool {
+    match operation {
+        Operation::EmailExtraction | Operation::CreditorDebtUpdate => true,
+        Operation::EmailFetch => context.resend.is_some(),
+        Operation::DebtUpdateNotification | Operation::ReviewNotification => context.mailer.is_some(),
+    }
+}
+
 /// Whether the operation's sink answers.
 ///
 /// # Errors
 /// The sink's [`Failure`].
 pub async fn probe(context: &Context, operation: Operation) -> Result<(), Failure> {
     match operation {
-        Operation::EmailExtraction => Ok(()), // works with Postgres alone
+        Operation::EmailExtraction
+        | Operation::EmailFetch
+        | Operation::DebtUpdateNotification
+        | Operation::ReviewNotification => Ok(()),
         Operation::CreditorDebtUpdate => context.clients.ping().await,
     }
 }
@@ -76,8 +99,11 @@ pub async fn apply(
 ) -> Vec<Finished> {
     let (condemned, claims): (Vec<_>, Vec<_>) = claims.into_iter().partition(Claim::is_condemned);
     let mut finished = match operation {
+        Operation::EmailFetch => email_fetch::apply(context, claims, deadline).await,
         Operation::EmailExtraction => email_extraction::apply(context, claims, deadline).await,
         Operation::CreditorDebtUpdate => creditor_debt_update::apply(context, claims, deadline).await,
+        Operation::DebtUpdateNotification => debt_update_notification::apply(context, claims, deadline).await,
+        Operation::ReviewNotification => review_notification::apply(context, claims, deadline).await,
     };
     finished.extend(condemned.into_iter().map(Claim::condemn));
     finished

@@ -8,7 +8,7 @@ mod low_water_mark;
 
 use crate::{
     ledger::{Decision, EmailChange, LedgerRow},
-    outcome::{Failure, FailureClass, Outcome, Past, Transition, decide},
+    outcome::{Failure, FailureClass, Outcome, Past, Transition, decide, retry_base},
 };
 use deadpool_postgres::Client as Connection;
 pub use finish::{Receipt, finish, release};
@@ -237,7 +237,7 @@ pub async fn claim(
         let parameters: [&(dyn ToSql + Sync); 7] =
             [&operation.name(), &walk.start, &walk.end, &limit, &lease_ms, &worker, &SUSPECT_AFTER];
         let rows = connection.query(&statement, &parameters).await?;
-        let mut claims: Vec<Claim> = rows.iter().filter_map(read_claim).collect();
+        let mut claims: Vec<Claim> = rows.iter().filter_map(|row| read_claim(row, operation)).collect();
         claims.sort_unstable_by_key(|claim| claim.id); // RETURNING has no order
         let is_suspect = claims.iter().any(Claim::is_suspect);
         let hot =
@@ -255,7 +255,7 @@ pub async fn claim(
     }
 }
 
-fn read_claim(row: &tokio_postgres::Row) -> Option<Claim> {
+fn read_claim(row: &tokio_postgres::Row, operation: Operation) -> Option<Claim> {
     let id = row.get::<_, Option<MessageId>>(0)?;
     let missing_for =
         row.get::<_, Option<f64>>(6).and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
@@ -265,7 +265,12 @@ fn read_claim(row: &tokio_postgres::Row) -> Option<Claim> {
         // Every message is about a mail; an id that is none is none of a mail.
         email_id: row.get::<_, &str>(2).parse().unwrap_or(0),
         payload: row.get(3),
-        past: Past { retry_count: row.get(4), max_retries: row.get(5), missing_for },
+        past: Past {
+            retry_count: row.get(4),
+            max_retries: row.get(5),
+            missing_for,
+            retry_base: retry_base(operation),
+        },
         unfinished_before: row.get::<_, i32>(7) - 1,
         is_hot: row.get(8),
     })

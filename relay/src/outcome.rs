@@ -1,5 +1,6 @@
 //! What a message's attempt came to, and what follows from it: the classes of failure, the retry policy, `decide`. Pure.
 
+use shared::message::Operation;
 use std::time::Duration;
 
 /// How a message ended well; the names stand in `outbox_messages.outcome`.
@@ -17,6 +18,10 @@ pub enum Outcome {
     Extracted,
     /// The mail is no creditor's answer.
     NotCreditorReply,
+    /// The mail's body was fetched and its extraction enqueued.
+    Fetched,
+    /// The notification was taken by the mail server.
+    Sent,
 }
 
 impl Outcome {
@@ -30,6 +35,8 @@ impl Outcome {
             Outcome::HeldForReview => "held_for_review",
             Outcome::Extracted => "extracted",
             Outcome::NotCreditorReply => "not_creditor_reply",
+            Outcome::Fetched => "fetched",
+            Outcome::Sent => "sent",
         }
     }
 }
@@ -47,6 +54,8 @@ pub enum FailureClass {
     Transient,
     /// Will fail each time.
     Permanent,
+    /// The day's budget of a paid service is spent: waits, says nothing about the message.
+    BudgetSpent,
     /// The client is not in MongoDB yet.
     TargetMissing,
     /// The database refused the finish of this message.
@@ -65,6 +74,7 @@ impl FailureClass {
             FailureClass::UnknownOutcome => "unknown_outcome",
             FailureClass::Transient => "transient",
             FailureClass::Permanent => "permanent",
+            FailureClass::BudgetSpent => "budget_spent",
             FailureClass::TargetMissing => "target_missing",
             FailureClass::FinishRefused => "finish_refused",
             FailureClass::CrashedWorker => "crashed_worker",
@@ -78,6 +88,7 @@ impl FailureClass {
             FailureClass::SinkDown | FailureClass::SinkMisconfigured | FailureClass::UnknownOutcome => true,
             FailureClass::Transient
             | FailureClass::Permanent
+            | FailureClass::BudgetSpent
             | FailureClass::TargetMissing
             | FailureClass::FinishRefused
             | FailureClass::CrashedWorker => false,
@@ -128,10 +139,22 @@ pub struct Past {
     pub max_retries: i32,
     /// Since the first look that did not find the client; None before it.
     pub missing_for: Option<Duration>,
+    /// Upper bound of the first retry's delay; it doubles with every further one.
+    pub retry_base: Duration,
 }
 
-/// Upper bound of the first retry's delay; it doubles with every further one.
-const RETRY_BASE: Duration = Duration::from_secs(1);
+/// [`Past::retry_base`] of an operation. A mail server that asks for patience, or a provider that limits its callers, means minutes.
+#[must_use]
+pub const fn retry_base(operation: Operation) -> Duration {
+    match operation {
+        Operation::CreditorDebtUpdate => Duration::from_secs(1),
+        Operation::EmailExtraction => Duration::from_secs(5),
+        Operation::EmailFetch | Operation::DebtUpdateNotification | Operation::ReviewNotification => {
+            Duration::from_secs(60)
+        }
+    }
+}
+
 /// Upper bound of every retry's delay.
 const RETRY_CAP: Duration = Duration::from_secs(15 * 60);
 /// A parked message looks again after this at first, then after as long as it has been missing.
@@ -140,6 +163,9 @@ const PARK_FIRST: Duration = Duration::from_secs(60);
 const PARK_CAP: Duration = Duration::from_secs(6 * 3600);
 /// A client that has not appeared by then will not: a person has to look.
 const MISSING_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How often a message looks whether there is budget again.
+const BUDGET_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// Upper bound of the pause of a message that is in the way without being to blame.
 pub const POSTPONED: Duration = Duration::from_secs(10);
@@ -156,11 +182,12 @@ pub fn decide(failure: Failure, past: Past) -> Transition {
                 return Transition::Dead(failure);
             }
             let doublings = u32::try_from(past.retry_count).unwrap_or(0).min(20);
-            Transition::Retry((RETRY_BASE * (1 << doublings)).min(RETRY_CAP), failure)
+            Transition::Retry((past.retry_base * (1 << doublings)).min(RETRY_CAP), failure)
         }
         FailureClass::Permanent | FailureClass::FinishRefused | FailureClass::CrashedWorker => {
             Transition::Dead(failure)
         }
+        FailureClass::BudgetSpent => Transition::Postponed(BUDGET_PAUSE, failure),
         FailureClass::TargetMissing => {
             let missing_for = past.missing_for.unwrap_or_default();
             if missing_for >= MISSING_DEADLINE {
@@ -175,7 +202,12 @@ pub fn decide(failure: Failure, past: Past) -> Transition {
 mod tests {
     use super::*;
 
-    const FRESH: Past = Past { retry_count: 0, max_retries: 5, missing_for: None };
+    const FRESH: Past = Past {
+        retry_count: 0,
+        max_retries: 5,
+        missing_for: None,
+        retry_base: retry_base(Operation::CreditorDebtUpdate),
+    };
 
     fn after(class: FailureClass, past: Past) -> Transition {
         decide(Failure::new(class, "text"), past)

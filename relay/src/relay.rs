@@ -6,7 +6,7 @@ use crate::{
     lane::{Lane, Summary, Trouble},
     maintenance,
     mongo::Clients,
-    wake,
+    operations, wake,
 };
 use shared::{
     admin::{self, Readiness},
@@ -50,7 +50,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let wake = Arc::new(Notify::new());
 
     let mut lanes = tokio::task::JoinSet::new();
-    for operation in Operation::ALL {
+    for operation in configured(&context) {
         let lane = Lane::new(operation, context.clone(), worker_name(), readiness.clone());
         lanes.spawn(lane.run(wake.clone(), shutdown.clone()));
     }
@@ -75,7 +75,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 /// The first [`Trouble`], with what had been done until then: an outage is told at once, not waited for.
 pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
     let new = |operation| Lane::new(operation, context.clone(), worker_name(), Readiness::default());
-    let mut lanes = Operation::ALL.map(new);
+    let mut lanes: Vec<Lane> = configured(context).map(new).collect();
     let total = |lanes: &[Lane]| lanes.iter().fold(Summary::default(), |sum, lane| sum + lane.summary);
     loop {
         let mut claimed = 0;
@@ -89,6 +89,10 @@ pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summa
             return (total(&lanes), Ok(()));
         }
     }
+}
+
+fn configured(context: &Context) -> impl Iterator<Item = Operation> {
+    Operation::ALL.into_iter().filter(|operation| operations::is_configured(context, *operation))
 }
 
 /// Who holds a claim, for people who look into the table.

@@ -20,11 +20,23 @@ pub enum Operation {
     EmailExtraction,
     /// Write a new amount into the right creditor entry in MongoDB.
     CreditorDebtUpdate,
+    /// Fetch a mail's body and headers from the provider whose event carried only its id; before the extraction.
+    EmailFetch,
+    /// Tell the firm by mail that an amount has been written.
+    DebtUpdateNotification,
+    /// Tell the firm by mail that a person has to decide.
+    ReviewNotification,
 }
 
 impl Operation {
     /// Every operation that this binary knows. A message of another operation waits for a binary that knows it.
-    pub const ALL: [Operation; 2] = [Operation::EmailExtraction, Operation::CreditorDebtUpdate];
+    pub const ALL: [Operation; 5] = [
+        Operation::EmailFetch,
+        Operation::EmailExtraction,
+        Operation::CreditorDebtUpdate,
+        Operation::DebtUpdateNotification,
+        Operation::ReviewNotification,
+    ];
 
     /// The name in the table.
     #[must_use]
@@ -32,6 +44,9 @@ impl Operation {
         match self {
             Operation::EmailExtraction => "email_extraction",
             Operation::CreditorDebtUpdate => "creditor_debt_update",
+            Operation::EmailFetch => "email_fetch",
+            Operation::DebtUpdateNotification => "debt_update_notification",
+            Operation::ReviewNotification => "review_notification",
         }
     }
 
@@ -39,8 +54,10 @@ impl Operation {
     #[must_use]
     pub const fn aggregate_type(self) -> &'static str {
         match self {
-            Operation::EmailExtraction => "incoming_email",
-            Operation::CreditorDebtUpdate => "creditor_debt_update",
+            Operation::EmailFetch | Operation::EmailExtraction | Operation::ReviewNotification => {
+                "incoming_email"
+            }
+            Operation::CreditorDebtUpdate | Operation::DebtUpdateNotification => "creditor_debt_update",
         }
     }
 
@@ -166,6 +183,73 @@ pub struct EmailExtraction {
     pub email_id: EmailId,
 }
 
+/// Payload of [`Operation::EmailFetch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmailFetch {
+    /// The mail whose body is missing.
+    pub email_id: EmailId,
+    /// The provider's id of the mail, as its event named it.
+    pub provider_id: String,
+}
+
+/// Payload of [`Operation::DebtUpdateNotification`]: what was written. The rest stands in the mail's row.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct DebtUpdateNotification {
+    /// The mail behind the update.
+    pub email_id: EmailId,
+    /// The client, as the debt update names it.
+    #[serde(default)]
+    pub client_name: Option<String>,
+    /// The firm's case number of the document that was written.
+    #[serde(default)]
+    pub client_aktenzeichen: Option<String>,
+    /// The sender's address.
+    pub creditor_email: String,
+    /// The creditor's name.
+    #[serde(default)]
+    pub creditor_name: Option<String>,
+    /// The amount that was there before; None = there was none.
+    #[serde(default)]
+    pub previous: Option<Amount>,
+    /// The amount that is there now.
+    pub amount: Amount,
+    /// The creditor side's own numbers.
+    #[serde(default)]
+    pub reference_numbers: Vec<String>,
+    /// 0 to 1; None = nobody said.
+    #[serde(default)]
+    pub extraction_confidence: Option<f64>,
+    /// The person who decided, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+}
+
+/// Personal data: a `Debug` print names the mail only.
+impl fmt::Debug for DebtUpdateNotification {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DebtUpdateNotification {{ email_id: {}, .. }}", self.email_id)
+    }
+}
+
+/// Why a person has to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReviewCause {
+    /// The write is held for review; the latest decision says why.
+    NeedsReview,
+    /// No client of this number or name is in MongoDB.
+    NoMatch,
+}
+
+/// Payload of [`Operation::ReviewNotification`]. Reason and candidates stand in `decisions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewNotification {
+    /// The mail that waits.
+    pub email_id: EmailId,
+    /// Why it waits.
+    pub cause: ReviewCause,
+}
+
 /// Where a debt update comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -217,6 +301,12 @@ pub struct CreditorDebtUpdate {
     /// The person who decided, for [`Origin::Decision`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<String>,
+    /// `_id` of the client document that a person named; nothing is matched then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// The key of the creditor entry that a person named, in that client or in the one that is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry_key: Option<String>,
 }
 
 /// Personal data: a `Debug` print names the mail and the stamp only.

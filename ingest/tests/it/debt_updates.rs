@@ -63,6 +63,8 @@ async fn a_debt_update_is_stored_with_its_extraction_and_the_message_for_mongodb
         stamp: Stamp::new(received_at, id, Revision::FIRST).unwrap(),
         origin: Origin::Mail,
         decided_by: None,
+        client_id: None,
+        entry_key: None,
     };
     assert_eq!(row.get::<_, Value>(12), serde_json::to_value(&expected).unwrap());
 }

@@ -31,7 +31,9 @@ impl Summary {
             Transition::Done(Outcome::Applied | Outcome::Already) => self.applied += 1,
             Transition::Done(Outcome::Superseded) => self.superseded += 1,
             Transition::Done(Outcome::HeldForReview) => self.held += 1,
-            Transition::Done(Outcome::Extracted | Outcome::NotCreditorReply) => {}
+            Transition::Done(
+                Outcome::Extracted | Outcome::NotCreditorReply | Outcome::Fetched | Outcome::Sent,
+            ) => {}
             Transition::Retry(_, _) => self.retried += 1,
             Transition::Parked(_, _) => self.parked += 1,
             Transition::GivenBack(_) | Transition::Postponed(_, _) => self.given_back += 1,

@@ -114,6 +114,8 @@ fn debt_update(mail: &StoredMail, entities: &ExtractedEntities, stamp: Stamp) ->
         stamp,
         origin: Origin::Mail,
         decided_by: None,
+        client_id: None,
+        entry_key: None,
     }
 }
 

@@ -16,7 +16,7 @@ use std::{collections::HashSet, sync::LazyLock, time::Duration};
 use tokio_postgres::types::{Json, ToSql, Type};
 
 /// One statement for everything that a batch came to, column by column: $1 to $7 = transitions, then mails, ledger, decisions, and
-/// from $36 on the next messages. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
+/// from $42 on the next messages. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
 static FINISH: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -46,7 +46,7 @@ with settings as materialized (
 next as (
     {INSERT}
     select n.aggregate_type, n.aggregate_id, n.operation, n.payload, n.idempotency_key, fenced.traceparent
-    from unnest($36::bigint[], $37::text[], $38::text[], $39::text[], $40::jsonb[], $41::text[])
+    from unnest($42::bigint[], $43::text[], $44::text[], $45::text[], $46::jsonb[], $47::text[])
         as n(message_id, aggregate_type, aggregate_id, operation, payload, idempotency_key)
     join fenced on fenced.id = n.message_id
     {ONCE}

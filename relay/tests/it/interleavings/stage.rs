@@ -192,6 +192,8 @@ impl<'a> Stage<'a> {
             stamp: mail.stamp,
             origin,
             decided_by: None,
+            client_id: None,
+            entry_key: None,
         };
         let payload = serde_json::to_value(update).unwrap();
         let id = self.world.message(OPERATION.name(), mail.email_id, payload).await;
