@@ -3,18 +3,19 @@
 use deadpool_postgres::Object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use shared::message::{EmailId, Operation, Revision};
-use std::iter::successors;
+use shared::message::{EmailId, Operation};
 use tokio_postgres::{
     Error, Row,
     types::{ToSql, Type},
 };
 
-/// The mail by its primary key, its messages through the unique index on `idempotency_key` (one probe per possible key,
-/// since `aggregate_id` has no index). One statement, so one snapshot; no lock.
+/// The mail by its primary key, its messages through the unique index on `idempotency_key`, one probe per possible key; their
+/// decisions by `decisions_email`, without amounts and persons. One statement, so one snapshot; no lock.
 pub const STATUS: &str =
     "select e.source, e.received_at, e.processing_status, e.match_status, e.sync_status, e.sync_error,
-        m.operation, m.outcome, m.retry_count, m.error_class, m.created_at, m.processed_at, m.dead_at
+        m.operation, m.outcome, m.retry_count, m.error_class, m.created_at, m.processed_at, m.dead_at, m.error_message,
+        (select coalesce(jsonb_agg(jsonb_build_object('decision', decision, 'reason', reason, 'at', at) order by id), '[]')
+            from decisions where email_id = e.id and message_id = m.id)
     from incoming_emails e left join outbox_messages m on m.idempotency_key = any($2)
     where e.id = $1 order by m.id";
 
@@ -24,19 +25,9 @@ pub const STATUS: &str =
 /// What Postgres says.
 pub async fn status(client: &Object, email_id: EmailId) -> Result<Option<Value>, Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&email_id, Type::INT8), (&possible_keys(email_id), Type::TEXT_ARRAY)];
+        [(&email_id, Type::INT8), (&Operation::possible_keys(email_id), Type::TEXT_ARRAY)];
     let rows = client.query_typed(STATUS, &parameters).await?;
     Ok(rows.first().map(|mail| document(email_id, mail, &rows)))
-}
-
-/// The keys that the messages of a mail can have: every operation in every revision.
-#[must_use]
-pub fn possible_keys(email_id: EmailId) -> Vec<String> {
-    let revisions = || successors(Some(Revision::FIRST), |revision| revision.next());
-    Operation::ALL
-        .iter()
-        .flat_map(|operation| revisions().map(|revision| operation.key(email_id, revision)))
-        .collect()
 }
 
 fn document(email_id: EmailId, mail: &Row, rows: &[Row]) -> Value {
@@ -74,23 +65,10 @@ fn step(row: &Row) -> Option<Value> {
         "outcome": row.get::<_, Option<&str>>(7),
         "attempts": row.get::<_, i32>(8),
         "error_class": row.get::<_, Option<&str>>(9),
+        "error": row.get::<_, Option<&str>>(13),
         "created_at": row.get::<_, Timestamp>(10),
         "processed_at": processed_at,
         "dead_at": dead_at,
+        "decisions": row.get::<_, Value>(14),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keys_cover_every_operation_in_all_sixteen_revisions() {
-        let keys = possible_keys(17);
-        assert_eq!(keys.len(), 16 * Operation::ALL.len());
-        assert!(
-            keys.contains(&"email_extraction:17:0".into())
-                && keys.contains(&"creditor_debt_update:17:15".into())
-        );
-    }
 }

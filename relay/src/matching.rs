@@ -38,6 +38,14 @@ pub fn find_entry<'a>(clients: &[&'a Client], update: &CreditorDebtUpdate) -> Ma
     if pairs.is_empty() {
         return Match::Unclear("the client has no list of creditors");
     }
+    if let Some(key) = &update.entry_key {
+        let named: Vec<_> = pairs.iter().filter(|pair| pair.entry.entry_key == *key).collect();
+        return match named.as_slice() {
+            [only] => only.matched(1.0),
+            [] => Match::Unclear("the client has no creditor entry of the key that was named"),
+            _ => Match::Unclear("several clients of this name or number have an entry of the key that was named"),
+        };
+    }
     let creditor = Creditor::of(update);
     let (mut confidence, mut best) = (1.0, creditor.by_address(&pairs));
     if best.is_empty() {
@@ -253,6 +261,25 @@ mod tests {
             Ok("a".into())
         );
         assert_eq!(found(&clients, &update("", "GROẞ, EVA", "", "x@turmhaus.example", &[])), Err("missing"));
+    }
+
+    #[test]
+    fn what_a_person_has_named_is_taken_and_nothing_else() {
+        let clients = [
+            client("1", "Adler", "Eva", vec![entry("a", "Turmhaus", "x@turmhaus.example", ""), entry("b", "Seeblick", "", "")]),
+            client("2", "Adler", "Eva", vec![entry("c", "Turmhaus", "x@turmhaus.example", "")]),
+        ];
+        let named = |client: Option<&str>, entry: Option<&str>| {
+            let mut update = update("1", "Adler, Eva", "Turmhaus", "x@turmhaus.example", &[]);
+            (update.client_id, update.entry_key) = (client.map(str::to_owned), entry.map(str::to_owned));
+            found(&clients, &update)
+        };
+        assert_eq!(named(None, None), Ok("a".into()));
+        assert_eq!(named(Some("2AdlerEva"), None), Ok("c".into()));
+        assert_eq!(named(None, Some("b")), Ok("b".into()));
+        assert_eq!(named(Some("2AdlerEva"), Some("c")), Ok("c".into()));
+        assert!(named(Some("2AdlerEva"), Some("b")).unwrap_err().contains("no creditor entry of the key"));
+        assert_eq!(named(Some("nobody"), None), Err("missing"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::{
     Collection, Database,
-    bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, doc, rawdoc},
+    bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, doc, oid::ObjectId, rawdoc},
     error::Error,
     options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
 };
@@ -134,6 +134,19 @@ impl Clients {
             return Ok(Vec::new());
         }
         self.find(doc! { "aktenzeichen": { "$in": numbers } }, None).await
+    }
+
+    /// The clients of these `_id`s, as [`Client::client_id`] writes them: an ObjectId's digits may also be a string's.
+    ///
+    /// # Errors
+    /// [`Failure`] of the sink.
+    pub async fn find_by_ids(&self, ids: &[&str]) -> Result<Vec<Found>, Failure> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let objects = ids.iter().filter_map(|id| ObjectId::parse_str(id).ok()).map(Bson::ObjectId);
+        let either: Vec<Bson> = ids.iter().map(|id| Bson::from(*id)).chain(objects).collect();
+        self.find(doc! { "_id": { "$in": either } }, None).await
     }
 
     /// The clients of any of these (last name, first name), by German collation: case and ß/ss do not matter.

@@ -6,7 +6,7 @@
 use crate::money::Amount;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, iter::successors, str::FromStr};
 
 /// Id of a row of `outbox_messages`.
 pub type MessageId = i64;
@@ -65,6 +65,14 @@ impl Operation {
     #[must_use]
     pub fn key(self, email_id: EmailId, revision: Revision) -> String {
         format!("{}:{email_id}:{revision}", self.name())
+    }
+
+    /// The keys that the messages of a mail can have: every operation in every revision. `aggregate_id` has no index, the key has.
+    #[must_use]
+    pub fn possible_keys(email_id: EmailId) -> Vec<String> {
+        let revisions = || successors(Some(Revision::FIRST), |revision| revision.next());
+        let of = |operation: Operation| revisions().map(move |revision| operation.key(email_id, revision));
+        Operation::ALL.into_iter().flat_map(of).collect()
     }
 }
 
@@ -320,6 +328,15 @@ impl fmt::Debug for CreditorDebtUpdate {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_keys_of_a_mail_cover_every_operation_in_all_sixteen_revisions() {
+        let keys = Operation::possible_keys(17);
+        assert_eq!(keys.len(), 16 * Operation::ALL.len());
+        for key in ["email_extraction:17:0", "creditor_debt_update:17:15"] {
+            assert!(keys.contains(&key.into()), "{key}");
+        }
+    }
 
     #[test]
     fn a_later_mail_has_the_higher_stamp_and_the_text_sorts_like_the_number() {

@@ -1,7 +1,7 @@
 //! Where a mail stands, and nothing personal.
 
 use crate::harness::*;
-use ingest::status::{STATUS, possible_keys};
+use ingest::status::STATUS;
 use serde_json::{Value, json};
 use testkit::Database;
 use tokio_postgres::types::Type;
@@ -23,7 +23,7 @@ async fn a_new_mail_waits_for_its_extraction() {
             "match_status": null, "sync_status": "pending", "sync_error": null, "attempts": 0, "outcome": null,
             "steps": [{
                 "operation": "email_extraction", "state": "waiting", "outcome": null, "attempts": 0, "error_class": null,
-                "created_at": null, "processed_at": null, "dead_at": null,
+                "error": null, "created_at": null, "processed_at": null, "dead_at": null, "decisions": [],
             }],
         })
     );
@@ -64,6 +64,16 @@ async fn attempts_and_outcome_are_those_of_the_latest_debt_update() {
     );
     let status = service.get(&format!("/v1/emails/{other}")).await.json();
     assert_eq!((&status["attempts"], &status["outcome"]), (&json!(3), &Value::Null));
+    let held = "insert into decisions (email_id, message_id, new_amount, decision, reason, actor)
+        select aggregate_id::bigint, id, 4812.37, 'held_for_review', 'the mail states no amount', 'Frau Kundig' from outbox_messages
+        where operation = 'creditor_debt_update' and retry_count = 3";
+    client.batch_execute(held).await.unwrap();
+    let answer = service.get(&format!("/v1/emails/{other}")).await;
+    let decision = &answer.json()["steps"][1]["decisions"][0];
+    assert_eq!((&decision["decision"], &decision["reason"]), (&json!("held_for_review"), &json!("the mail states no amount")));
+    for canary in ["4812", "Kundig"] {
+        assert!(!String::from_utf8_lossy(&answer.body).contains(canary), "{canary}");
+    }
     client.batch_execute("delete from outbox_messages").await.unwrap();
     let status = service.get(&format!("/v1/emails/{id}")).await.json();
     assert_eq!(
@@ -87,7 +97,7 @@ async fn the_messages_are_found_through_the_index() {
     let plan = client
         .query_typed(
             &format!("explain {STATUS}"),
-            &[(&17_i64, Type::INT8), (&possible_keys(17), Type::TEXT_ARRAY)],
+            &[(&17_i64, Type::INT8), (&shared::message::Operation::possible_keys(17), Type::TEXT_ARRAY)],
         )
         .await
         .unwrap();

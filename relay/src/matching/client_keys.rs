@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 /// What the update's client may be called in MongoDB.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientKeys {
+    /// `_id` of the one that a person has named; nothing else counts then.
+    pub client_id: Option<String>,
     /// Spellings of the mail's own case number (`/` and `_` are the same).
     pub aktenzeichen: Vec<String>,
     /// Spellings of the other numbers in the mail, tried when the first exists nowhere.
@@ -24,20 +26,21 @@ pub fn client_keys(update: &CreditorDebtUpdate) -> ClientKeys {
         update.reference_numbers.iter().flat_map(|number| spellings(number)).collect();
     let other_numbers = other_numbers.into_iter().collect();
     let names = update.client_name.as_deref().map(name_orders).unwrap_or_default();
-    ClientKeys { aktenzeichen, other_numbers, names }
+    ClientKeys { client_id: update.client_id.clone(), aktenzeichen, other_numbers, names }
 }
 
 impl ClientKeys {
     /// Whether nothing identifies the client.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.aktenzeichen.is_empty() && self.names.is_empty()
+        self.client_id.is_none() && self.aktenzeichen.is_empty() && self.names.is_empty()
     }
 }
 
 /// The clients that were found, by what an update may call them.
 #[derive(Debug, Default)]
 pub struct ClientIndex<'a> {
+    by_id: HashMap<&'a str, &'a Client>,
     by_number: HashMap<&'a str, Vec<&'a Client>>,
     /// By folded (last name, first name).
     by_name: HashMap<(String, String), Vec<&'a Client>>,
@@ -48,6 +51,7 @@ impl<'a> ClientIndex<'a> {
     pub fn new(clients: impl Iterator<Item = &'a Client>) -> ClientIndex<'a> {
         let mut index = ClientIndex::default();
         for client in clients {
+            index.by_id.insert(&client.client_id, client);
             if let Some(number) = &client.aktenzeichen {
                 index.by_number.entry(number).or_default().push(client);
             }
@@ -59,6 +63,9 @@ impl<'a> ClientIndex<'a> {
     /// The clients that the update may mean: by number, else by name.
     #[must_use]
     pub fn select(&self, keys: &ClientKeys) -> Vec<&'a Client> {
+        if let Some(id) = &keys.client_id {
+            return self.by_id.get(id.as_str()).copied().into_iter().collect();
+        }
         let by_number = self.numbered(&keys.aktenzeichen);
         if !by_number.is_empty() {
             return by_number;
@@ -82,7 +89,7 @@ impl<'a> ClientIndex<'a> {
     /// they go by another name than the mail's.
     #[must_use]
     pub fn otherwise_named(&self, keys: &ClientKeys) -> Vec<&'a Client> {
-        self.numbered(&keys.other_numbers)
+        if keys.client_id.is_some() { Vec::new() } else { self.numbered(&keys.other_numbers) }
     }
 
     fn numbered(&self, numbers: &[String]) -> Vec<&'a Client> {

@@ -207,8 +207,12 @@ async fn round(
     result
 }
 
-/// The documents that the messages may mean: by number without collation, then by name what that left unmatched.
+/// The documents that the messages may mean: by number without collation, then by name what that left unmatched. Where a person
+/// has named the client, that one.
 async fn find(context: &Context, open: &[Open]) -> Result<Vec<Found>, Failure> {
+    let (named, open): (Vec<&Open>, Vec<&Open>) = open.iter().partition(|m| m.keys.client_id.is_some());
+    let ids: HashSet<&str> = named.iter().filter_map(|m| m.keys.client_id.as_deref()).collect();
+    let by_id = context.clients.find_by_ids(&ids.into_iter().collect::<Vec<_>>()).await?;
     let numbers: HashSet<&str> = open
         .iter()
         .flat_map(|m| m.keys.aktenzeichen.iter().chain(&m.keys.other_numbers))
@@ -223,7 +227,8 @@ async fn find(context: &Context, open: &[Open]) -> Result<Vec<Found>, Failure> {
     let names: HashSet<&(String, String)> = unmatched.flat_map(|message| &message.keys.names).collect();
     let by_name = context.clients.find_by_names(&names.into_iter().collect::<Vec<_>>()).await?;
     let mut have: HashSet<String> = documents.iter().map(|found| found.client.client_id.clone()).collect();
-    documents.extend(by_name.into_iter().filter(|found| have.insert(found.client.client_id.clone())));
+    let others = by_name.into_iter().chain(by_id);
+    documents.extend(others.filter(|found| have.insert(found.client.client_id.clone())));
     Ok(documents)
 }
 

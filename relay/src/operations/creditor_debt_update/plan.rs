@@ -92,7 +92,11 @@ impl Verdict {
             reason: reason.into(),
             old_amount: entry.stored.known(),
             confidence: Some(*confidence),
-            candidates: vec![json!({ "client_id": client.client_id, "entry_key": entry.entry_key })],
+            candidates: vec![json!({
+                "client_id": client.client_id,
+                "aktenzeichen": client.aktenzeichen,
+                "entries": [{ "entry_key": entry.entry_key, "name": entry.identity.names().next() }],
+            })],
             ledger: carried
                 .then(|| (client.client_id.clone(), entry.entry_key.clone(), client.aktenzeichen.clone())),
         }
@@ -281,8 +285,9 @@ pub(super) fn settle(
     ended
 }
 
-/// Keys only: names and amounts stay in MongoDB, where a person looks them up.
+/// What a person needs to choose from: keys to name, and names to know them by.
 fn candidate(client: &Client) -> serde_json::Value {
-    let keys: Vec<&str> = client.entries.iter().take(20).map(|entry| entry.entry_key.as_str()).collect();
-    json!({ "client_id": client.client_id, "entry_keys": keys })
+    let entry = |entry: &Entry| json!({ "entry_key": entry.entry_key, "name": entry.identity.names().next() });
+    let entries: Vec<_> = client.entries.iter().take(20).map(entry).collect();
+    json!({ "client_id": client.client_id, "aktenzeichen": client.aktenzeichen, "entries": entries })
 }
