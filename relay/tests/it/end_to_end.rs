@@ -1,18 +1,14 @@
 //! From the signed webhook to the entry in MongoDB: ingest and relay together, on the sample mails.
 
 use crate::world::{World, turmhaus};
-use ingest::{
-    access::Access,
-    bearer::Tokens,
-    config::Config,
-    source::{Verifiers, zendesk},
-};
+use clap::Parser;
+use ingest::{config::Settings, source::zendesk};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 use relay::{lane::Trouble, operator};
 use serde_json::{Value, json};
-use shared::{money::Amount, process::LogFormat};
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, time::Duration};
+use shared::money::Amount;
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,6 +16,13 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const TOKEN: &str = "Authorization: Bearer end-to-end\r\n";
+const SECRET: &str = "a secret of this test with many bytes";
+
+#[derive(Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    settings: Settings,
+}
 
 struct Ingest {
     address: SocketAddr,
@@ -29,34 +32,19 @@ struct Ingest {
 
 impl Ingest {
     async fn over(world: &World) -> Ingest {
-        let verifier =
-            || zendesk::Verifier::new(&"a secret of this test".parse().unwrap(), false, 1).unwrap();
-        let config = Config {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            admin_listen: "127.0.0.1:0".parse().unwrap(),
-            database_url: world.database.url.parse().unwrap(),
-            access: Access {
-                verifiers: Verifiers { zendesk: Some(verifier()), standard: None, allow_unsigned: false },
-                tokens: Some(Tokens::new(&"end-to-end".parse().unwrap()).unwrap()),
-            },
-            log_format: LogFormat::Text,
-            connections: 64,
-            header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(10),
-            body_bytes: 1 << 20,
-            body_budget_bytes: 32 << 20,
-            handler_timeout: Duration::from_secs(4),
-            drain_timeout: Duration::from_secs(5),
-            pool_size: 5,
-            pool_wait: Duration::from_secs(2),
-            batch_max: 64,
-            queue_rows: 64,
-            lock_wait: Duration::from_secs(1),
-            key_lifetime: Duration::from_secs(86_400),
-        };
+        let given = [
+            ("--database-url", world.database.url.as_str()),
+            ("--listen", "127.0.0.1:0"),
+            ("--admin-listen", "127.0.0.1:0"),
+            ("--zendesk-webhook-secret", SECRET),
+            ("--api-tokens", "end-to-end"),
+        ];
+        let words = given.iter().flat_map(|(flag, value)| [*flag, *value]);
+        let config = CommandLine::parse_from(["test"].into_iter().chain(words)).settings.read().unwrap();
         let shutdown = CancellationToken::new();
         let serving = ingest::start(config, shutdown.clone()).await.unwrap();
-        Ingest { address: serving.address, zendesk: verifier(), _end: shutdown.drop_guard() }
+        let zendesk = zendesk::Verifier::new(&SECRET.parse().unwrap(), false, 1).unwrap();
+        Ingest { address: serving.address, zendesk, _end: shutdown.drop_guard() }
     }
 
     async fn webhook(&self, body: &str) -> Value {
