@@ -44,7 +44,7 @@ enum Command {
     /// Print a signed request for the body on standard input: its headers, or all of it
     #[command(after_help = "Send it with one of:\n  \
         ingest sign --source zendesk < mail.json | curl -H @- --data-binary @mail.json URL\n  \
-        ingest sign --source zendesk --url URL < mail.json | curl --config -")]
+        ingest sign --source zendesk --url URL < mail.json | curl --config - (before curl 8.2 for bodies of up to 100 kB)")]
     Sign(SignArguments),
     /// Print the `generate_idempotency_key` of the JSON payload on standard input
     IdempotencyKey(IdempotencyKeyArguments),
@@ -129,6 +129,7 @@ pub fn run() -> ExitCode {
 fn serve(settings: &Settings) -> Result<(), Failure> {
     let config = settings.read().map_err(Failure::Configuration)?;
     process::start_logging(config.log_format);
+    process::raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let shutdown = process::shutdown_on_signal().context("cannot catch signals")?;
@@ -199,7 +200,7 @@ fn text(body: Vec<u8>) -> Result<String, Failure> {
     }
 }
 
-/// A request as curl's configuration file has it. Only these five characters are escaped there.
+/// A request as curl's configuration file has it. These five characters need an escape there.
 fn curl_config(url: &str, headers: impl Iterator<Item = String>, body: &str) -> String {
     let line = |option: &str, value: &str| {
         let mut escaped = value.replace('\\', "\\\\").replace('"', "\\\"");

@@ -4,8 +4,8 @@
 //! without a BEGIN, holds no connection between round trips and works behind a PgBouncer in transaction mode. READ COMMITTED
 //! is assumed: who finds the key taken looks at it in a new statement, with a new snapshot.
 //!
-//! [`commit`] is one request to its answer. [`store`], [`holders`] and [`deliveries`] are its steps for many at once: who cannot be
-//! told from them goes through [`commit`].
+//! [`commit`] is one request to its answer. [`store`], [`holders`] and [`known`] are its steps for many at once: who cannot be told
+//! from them goes through [`commit`].
 
 mod statement;
 
@@ -17,8 +17,8 @@ use shared::{
     message::EmailId,
     postgres::{is_transient, reason},
 };
-pub use statement::{Holder, deliveries, holders, store};
-use statement::{TAKE_OVER, WEBHOOK_UNIQUE, insert};
+pub use statement::{Holder, holders, store};
+use statement::{TAKE_OVER, WEBHOOK_UNIQUE, deliveries, insert};
 use std::time::Duration;
 use tokio_postgres::{Error, error::SqlState};
 
@@ -220,10 +220,35 @@ fn waited_in_vain(error: &Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// A value, a constraint or a size: another row of the same statement may be to blame.
+/// Refused for good, and not because the schema does not fit: another row of the same statement may be to blame.
 #[must_use]
-pub fn is_a_rows_fault(error: &Error) -> bool {
-    error.code().is_some_and(|code| matches!(code.code().get(..2), Some("21" | "22" | "23" | "54")))
+pub fn may_be_a_rows_fault(error: &Error) -> bool {
+    !is_transient(error)
+        && error.code().is_some_and(|code| !matches!(code.code().get(..2), Some("26" | "42")))
+}
+
+/// Where a request is stored already.
+#[derive(Debug)]
+pub enum Known {
+    /// Its key is taken.
+    ByKey(Holder),
+    /// Its key is not, but the provider's id is known.
+    ByDelivery(Holder),
+}
+
+/// Which of the requests are stored already, in their order.
+///
+/// # Errors
+/// The statements'.
+pub async fn known(client: &Client, requests: &[&CommitRequest]) -> Result<Vec<Option<Known>>, Error> {
+    let keys: Vec<_> = requests.iter().map(|request| request.key()).collect();
+    let mut holders = holders(client, &keys.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let deliveries = deliveries(client, requests).await?;
+    let each = keys.iter().zip(deliveries).map(|(key, delivery)| {
+        let by_key = holders.remove(key).filter(|holder| !holder.is_expired).map(Known::ByKey);
+        by_key.or(delivery.map(Known::ByDelivery))
+    });
+    Ok(each.collect())
 }
 
 /// Another mail has the provider's id of one of the rows.
@@ -234,7 +259,7 @@ pub fn broke_webhook_unique(error: &Error) -> bool {
     })
 }
 
-/// A missing table or column is a migration that has not run yet, which passes.
+/// A missing table or column is a migration that has not run yet, which passes; so does a statement that a pooler has forgotten.
 #[must_use]
 pub fn classify(error: Error) -> CommitError {
     let Some(server) = error.as_db_error() else { return CommitError::Unavailable(reason(&error)) };
@@ -243,7 +268,9 @@ pub fn classify(error: Error) -> CommitError {
     let message = code.code().starts_with("42").then(|| server.message());
     let words = [Some(code.code()), server.table(), server.column(), server.constraint(), message];
     let words = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    if is_transient(&error) || [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN].contains(code) {
+    let passes =
+        [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INVALID_SQL_STATEMENT_NAME];
+    if is_transient(&error) || passes.contains(code) {
         CommitError::Unavailable(words)
     } else {
         CommitError::Refused(words)

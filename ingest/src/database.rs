@@ -15,6 +15,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
+    task::{JoinError, JoinHandle},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -27,9 +28,11 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const SILENT_INTERVAL: Duration = Duration::from_millis(50);
 /// A Postgres that has not answered a look for so long is silent. Together with the interval it is less than a handler has.
 const SILENCE: Duration = Duration::from_millis(2500);
-/// What Postgres does not answer so long after every handler has given up is given up too, although it answers others: until then a
-/// slow commit can still end well for the sender's next try.
-const LAST_WAIT: Duration = Duration::from_secs(6);
+/// A statement that has run for so long is cancelled, with its connection. Long after every handler has given up: until then a slow
+/// commit can still end well for the sender's next try, and its connection counts against the pool.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// After the handlers have given up, workers leave a commit to itself and take the next.
+const WORKER_MARGIN: Duration = Duration::from_secs(1);
 
 /// The pool.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ pub struct Database {
     url: String,
     pool: Pool,
     pool_wait: Duration,
-    answer_wait: Duration,
+    worker_wait: Duration,
     /// Why the last new connection failed; None when it did not.
     failing: Mutex<Option<String>>,
     /// Set by the watch alone.
@@ -55,10 +58,16 @@ impl Database {
             url: url.to_owned(),
             pool: postgres::pool(url, "ingest", limits.pool_size, limits.pool_wait)?,
             pool_wait: limits.pool_wait,
-            answer_wait: limits.handler_timeout + LAST_WAIT,
+            worker_wait: limits.handler_timeout + WORKER_MARGIN,
             failing: Mutex::default(),
             silent: watch::Sender::new(false),
         }))
+    }
+
+    /// Whether it is known that Postgres answers nobody.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        *self.silent.borrow()
     }
 
     /// A connection, within the pool wait even if Postgres is a black hole.
@@ -66,7 +75,7 @@ impl Database {
     /// # Errors
     /// [`Problem::Overloaded`], [`Problem::Unavailable`].
     pub async fn client(self: &Arc<Database>) -> Result<Client, Problem> {
-        if *self.silent.borrow() {
+        if self.is_silent() {
             return Err(Problem::Unavailable);
         }
         let database = self.clone();
@@ -94,13 +103,17 @@ impl Database {
         }
     }
 
-    /// Waits for an answer of Postgres; None when it is silent or far too slow. Nobody may use the connection after that: [`abandon`] it.
-    pub async fn answer<T>(&self, asking: impl Future<Output = T>) -> Option<T> {
-        let mut silent = self.silent.subscribe();
+    /// Ends when it is known that Postgres answers nobody.
+    pub async fn silence(&self) {
+        let _ = self.silent.subscribe().wait_for(|silent| *silent).await; // the sender lives as long as we do
+    }
+
+    /// Waits for `work`, but not longer than anybody waits for its answer; it goes on without us then.
+    pub async fn wait_for<T>(&self, work: JoinHandle<T>) -> Option<Result<T, JoinError>> {
         tokio::select! {
-            answer = asking => Some(answer),
-            _ = silent.wait_for(|silent| *silent) => None,
-            () = sleep(self.answer_wait) => None,
+            end = work => Some(end),
+            () = self.silence() => None,
+            () = sleep(self.worker_wait) => None,
         }
     }
 
@@ -148,7 +161,7 @@ async fn look(url: &str, client: &mut Option<tokio_postgres::Client>) -> Result<
     Ok(())
 }
 
-/// Takes a connection out of the pool whose answer may still come: nobody else may use it.
-pub fn abandon(client: Client) {
-    drop(Object::take(client));
+/// The statement's answer; None after far too long, and then the connection has to be abandoned.
+pub async fn answer<T>(asking: impl Future<Output = T>) -> Option<T> {
+    timeout(STATEMENT_TIMEOUT, asking).await.ok()
 }

@@ -34,11 +34,7 @@ const PAYLOAD_SLACK_BYTES: usize = 64;
 /// # Errors
 /// [`Problem::InvalidPayload`] with every field that is wrong, unknown or repeated.
 pub fn parse(body: &[u8], arrival: Timestamp) -> Result<(Email, FirstMessage), Problem> {
-    let members = parse_json(body)?;
-    let mut fields = Fields::new(members.values, "");
-    for name in &members.repeated {
-        fields.wrong(name, "", "must occur once");
-    }
+    let mut fields = Fields::new(parse_json(body)?, "");
     let client_name = fields.required_text("client_name", MAX_NAME_CHARACTERS);
     let client_aktenzeichen = said(fields.text("client_aktenzeichen", MAX_NUMBER_CHARACTERS));
     let (name_in_address, creditor_email) = fields.required_mailbox("creditor_email");

@@ -3,18 +3,19 @@
 //! Natural batching: a worker takes what is waiting and starts at once, so nobody waits for company, and batches grow with the load.
 //! A job belongs to the queue from its submission on: hyper drops a handler when its client hangs up, and a handler's time may end
 //! before a commit does; neither cancels the commit. Whoever cannot be stored with the others (a rival holds the key, the database
-//! refuses the row) goes alone, on a connection of its own, and never costs the others their answer.
+//! refuses the row) goes alone, on a connection of its own, and never costs the others their answer. A commit that Postgres does not
+//! answer goes on by itself when everybody has given up waiting for it; its connection counts against the pool until then.
 
 use crate::{
-    commit::{self, Answer, AnswerKind, CommitError, CommitLimits, CommitRequest, Holder},
+    commit::{self, Answer, AnswerKind, CommitError, CommitLimits, CommitRequest, Holder, Known},
     config::Config,
-    database::{Database, abandon},
+    database::{Database, answer},
     poke::Poker,
     problem::Problem,
     request_body::HeldBody,
 };
 use deadpool_postgres::Client;
-use shared::message::EmailId;
+use shared::{message::EmailId, postgres::abandon};
 use std::{
     collections::HashMap,
     iter,
@@ -58,6 +59,14 @@ struct Group {
     repeats: Vec<Job>,
 }
 
+/// What came of a part.
+enum Stored {
+    /// The mails of those that were new, and who has the keys of the others.
+    New(HashMap<String, EmailId>, HashMap<String, Holder>),
+    /// None is stored, since the deliveries of some are: which are known, in their order.
+    Not(Vec<Option<Known>>),
+}
+
 #[derive(Clone)]
 struct Worker {
     queue: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>,
@@ -76,6 +85,11 @@ impl GroupCommit {
     #[must_use]
     pub fn start(config: &Config, database: Arc<Database>, poker: Poker) -> GroupCommit {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let pool_size = config.limits.pool_size;
+        // Without batches it takes most connections to keep the disk busy; some are left for what goes alone.
+        let workers =
+            if config.limits.batch_max == 1 { pool_size * 3 / 4 } else { WORKERS.min(pool_size - 1) };
+        let workers = workers.max(1);
         let worker = Worker {
             queue: Arc::new(Mutex::new(receiver)),
             closing: CancellationToken::new(),
@@ -87,13 +101,7 @@ impl GroupCommit {
                 lock_wait: config.limits.lock_wait,
                 key_lifetime: config.limits.key_lifetime,
             },
-            alone: Arc::new(Semaphore::new(config.limits.pool_size.saturating_sub(WORKERS).max(1))),
-        };
-        // Without batches it takes every connection to keep the disk busy.
-        let workers = if config.limits.batch_max == 1 {
-            config.limits.pool_size
-        } else {
-            WORKERS.min(config.limits.pool_size)
+            alone: Arc::new(Semaphore::new((pool_size - workers).max(1))),
         };
         for _ in 0..workers {
             worker.tasks.spawn(worker.clone().run());
@@ -153,7 +161,8 @@ impl Worker {
     async fn run(self) {
         while let Some(jobs) = self.take().await {
             // In a task of its own: a worker outlives whatever happens to a batch.
-            if let Err(error) = self.tasks.spawn(self.clone().carry(jobs)).await {
+            let carrying = self.tasks.spawn(self.clone().carry(jobs));
+            if let Some(Err(error)) = self.database.wait_for(carrying).await {
                 tracing::error!(panicked = error.is_panic(), "a commit task died");
             }
         }
@@ -181,21 +190,29 @@ impl Worker {
             Err(problem) => return jobs.into_iter().for_each(|job| job.end(Err(problem.clone()))),
         };
         let mut parts = parts(groups(jobs));
-        while let Some(part) = parts.pop() {
+        while let Some(mut part) = parts.pop() {
             let began = Instant::now();
-            let Some(stored) = self.database.answer(self.store(&client, &part)).await else {
-                abandon(client);
+            let Some(stored) = answer(self.store(&client, &part)).await else {
                 tracing::warn!("Postgres did not answer a commit; its outcome is unknown");
                 end_all(part, &Problem::OutcomeUnknown);
+                abandon(client).await;
                 break;
             };
             metrics::histogram!("ingest_commit_seconds").record(began.elapsed().as_secs_f64());
             match stored {
-                Ok((stored, holders)) => self.settle(part, &stored, holders),
-                Err(error) if commit::is_a_rows_fault(&error) => {
-                    parts.extend(self.without_the_culprits(&client, part, &error).await);
+                Ok(Stored::New(stored, holders)) => self.settle(part, &stored, holders),
+                Ok(Stored::Not(known)) => {
+                    let rest: Vec<_> = part.into_iter().zip(known).filter_map(without_the_known).collect();
+                    parts.extend(Some(rest).filter(|rest| !rest.is_empty()));
                 }
                 Err(error) if commit::is_contested(&error) => self.each_alone(part),
+                // Halving finds who is to blame.
+                Err(error) if commit::may_be_a_rows_fault(&error) && part.len() > 1 => {
+                    metrics::counter!("ingest_batch_splits_total").increment(1);
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(error) if commit::may_be_a_rows_fault(&error) => self.each_alone(part),
                 Err(error) => end_all(part, &problem(&commit::classify(error), "several")),
             }
             if client.is_closed() {
@@ -205,39 +222,19 @@ impl Worker {
         parts.into_iter().for_each(|part| end_all(part, &Problem::Unavailable)); // never sent
     }
 
-    /// What is left to be tried of a part that Postgres refused for some of its rows. Where it is not that their deliveries are known,
-    /// halving finds who is to blame.
-    async fn without_the_culprits(
-        &self,
-        client: &Client,
-        mut part: Vec<Group>,
-        error: &tokio_postgres::Error,
-    ) -> Vec<Vec<Group>> {
-        if commit::broke_webhook_unique(error) {
-            let asking = async { commit::deliveries(client, &firsts(&part)).await };
-            let known = self.database.answer(asking).await.and_then(Result::ok).unwrap_or_default();
-            if known.iter().any(Option::is_some) {
-                let rest: Vec<_> = part.into_iter().zip(known).filter_map(without_the_known).collect();
-                return if rest.is_empty() { Vec::new() } else { vec![rest] };
-            }
-        }
-        if part.len() > 1 {
-            metrics::counter!("ingest_batch_splits_total").increment(1);
-            let rest = part.split_off(part.len() / 2);
-            return vec![rest, part];
-        }
-        self.each_alone(part);
-        Vec::new()
-    }
-
-    /// Stores the first of each group; the mails of those that were new, and who has the keys of the others.
-    async fn store(
-        &self,
-        client: &Client,
-        part: &[Group],
-    ) -> Result<(HashMap<String, EmailId>, HashMap<String, Holder>), tokio_postgres::Error> {
+    /// Stores the first of each group, or finds out which of them are stored already.
+    async fn store(&self, client: &Client, part: &[Group]) -> Result<Stored, tokio_postgres::Error> {
         let limits = CommitLimits { lock_wait: self.limits.lock_wait.min(BATCH_LOCK_WAIT), ..self.limits };
-        let stored = commit::store(client, &firsts(part), limits).await?;
+        let requests = firsts(part);
+        let stored = match commit::store(client, &requests, limits).await {
+            Ok(stored) => stored,
+            Err(error) if commit::broke_webhook_unique(&error) => {
+                let known = commit::known(client, &requests).await?;
+                let is_known = known.iter().any(Option::is_some);
+                return if is_known { Ok(Stored::Not(known)) } else { Err(error) };
+            }
+            Err(error) => return Err(error),
+        };
         if !stored.is_empty() {
             self.poker.poke();
         }
@@ -245,7 +242,7 @@ impl Worker {
             part.iter().map(|group| group.key.as_str()).filter(|key| !stored.contains_key(*key)).collect();
         let holders =
             if others.is_empty() { HashMap::new() } else { commit::holders(client, &others).await? };
-        Ok((stored, holders))
+        Ok(Stored::New(stored, holders))
     }
 
     fn settle(
@@ -294,10 +291,9 @@ impl Worker {
 
     async fn commit(&self, request: &CommitRequest) -> Result<Answer, Problem> {
         let client = self.database.client().await?;
-        let asking = commit::commit(&client, request, self.limits);
-        let Some(result) = self.database.answer(asking).await else {
-            abandon(client);
+        let Some(result) = answer(commit::commit(&client, request, self.limits)).await else {
             tracing::warn!("Postgres did not answer a commit; its outcome is unknown");
+            abandon(client).await;
             return Err(Problem::OutcomeUnknown);
         };
         let answer = result.map_err(|error| problem(&error, request.source))?;
@@ -325,10 +321,17 @@ fn groups(jobs: Vec<Job>) -> Vec<Group> {
     groups
 }
 
-/// Answers whose delivery is stored under another key, or was under this one before its time was over. Other content under its key,
-/// which is nobody's, may be new.
-fn without_the_known((mut group, holder): (Group, Option<Holder>)) -> Option<Group> {
-    let Some(holder) = holder else { return Some(group) };
+/// Answers whose key is taken, or whose delivery is stored although its key is not. In the latter case other content under that key
+/// may be new.
+fn without_the_known((mut group, known): (Group, Option<Known>)) -> Option<Group> {
+    let holder = match known {
+        None => return Some(group),
+        Some(Known::ByKey(holder)) => {
+            group.answer_from(&holder);
+            return None;
+        }
+        Some(Known::ByDelivery(holder)) => holder,
+    };
     let fingerprint = group.first.request.fingerprint;
     let repeats = std::mem::take(&mut group.repeats).into_iter();
     let (same, others): (Vec<_>, Vec<_>) = repeats.partition(|job| job.request.fingerprint == fingerprint);

@@ -4,54 +4,102 @@
 //! kept elsewhere.
 
 use crate::problem::{FieldError, Problem};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 /// Errors reported at once; a hostile body must not make a long answer.
 const MAX_ERRORS: usize = 20;
 /// Characters of a client's own field name that an answer repeats.
 const MAX_NAME_CHARACTERS: usize = 100;
 
-/// A JSON object with the names that occur more than once; the last of them wins.
-#[derive(Debug)]
-pub struct Members {
-    /// Name and value.
-    pub values: Map<String, Value>,
-    /// Names that occurred again.
-    pub repeated: Vec<String>,
+/// Looks through a JSON value for names that occur twice in one object, and notes where.
+struct Repeats<'a> {
+    pointer: String,
+    found: &'a mut Vec<FieldError>,
 }
 
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Members, A::Error> {
-                let mut members = Members { values: Map::new(), repeated: Vec::new() };
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if members.values.insert(name.clone(), value).is_some() {
-                        members.repeated.push(name);
-                    }
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Object)
+impl Repeats<'_> {
+    fn below(&mut self, name: &str) -> Repeats<'_> {
+        Repeats { pointer: format!("{}/{}", self.pointer, escaped(name)), found: self.found }
     }
+}
+
+impl<'de> DeserializeSeed<'de> for Repeats<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Repeats<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = access.next_key::<String>()? {
+            let below = self.below(&name);
+            if names.contains(&name) && below.found.len() < MAX_ERRORS {
+                below
+                    .found
+                    .push(FieldError { pointer: below.pointer.clone(), detail: "must occur once".into() });
+            }
+            access.next_value_seed(below)?;
+            names.insert(name);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
+        let mut index = 0_u64;
+        while access.next_element_seed(self.below(&index.to_string()))?.is_some() {
+            index += 1;
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// A name as a part of a JSON pointer, cut.
+fn escaped(name: &str) -> String {
+    let name: String = name.chars().take(MAX_NAME_CHARACTERS).collect();
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// Reads a body that has to be one JSON object.
 ///
 /// # Errors
-/// [`Problem::InvalidPayload`] for an empty body, invalid UTF-8, anything but JSON, nesting deeper than 127, and other JSON
-/// values.
-pub fn parse(body: &[u8]) -> Result<Members, Problem> {
+/// [`Problem::InvalidPayload`] for an empty body, invalid UTF-8, anything but JSON, nesting deeper than 127, other JSON values, and
+/// names that occur twice in one object: readers do not agree which of the two counts.
+pub fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     let whole = |detail: String| Problem::field("", detail);
     if body.is_empty() {
         return Err(whole("must be a JSON object; the body is empty".into()));
@@ -61,7 +109,7 @@ pub fn parse(body: &[u8]) -> Result<Members, Problem> {
     }
     let text = std::str::from_utf8(body)
         .map_err(|error| whole(format!("must be UTF-8; byte {} is not", error.valid_up_to())))?;
-    serde_json::from_str(text).map_err(|error| {
+    let refused = |error: serde_json::Error| {
         // The category and the place only: serde_json's own words may quote the body.
         let place = format!("(line {}, column {})", error.line(), error.column());
         whole(match error.classify() {
@@ -72,7 +120,12 @@ pub fn parse(body: &[u8]) -> Result<Members, Problem> {
                 format!("is not valid JSON {place}, or is nested deeper than 127 levels")
             }
         })
-    })
+    };
+    let values = serde_json::from_str(text).map_err(refused)?;
+    let mut repeated = Vec::new();
+    let look = Repeats { pointer: String::new(), found: &mut repeated };
+    look.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(refused)?;
+    if repeated.is_empty() { Ok(values) } else { Err(Problem::InvalidPayload(repeated)) }
 }
 
 /// Takes the fields of one object and collects what is wrong with them.
@@ -104,9 +157,7 @@ impl Fields {
     /// Notes an error at a field; `inner` is the rest of the pointer below it.
     pub fn wrong(&mut self, name: &str, inner: &str, detail: impl Into<String>) {
         if self.errors.len() < MAX_ERRORS {
-            let name: String = name.chars().take(MAX_NAME_CHARACTERS).collect();
-            let name = name.replace('~', "~0").replace('/', "~1");
-            let pointer = format!("{}/{name}{inner}", self.pointer);
+            let pointer = format!("{}/{}{inner}", self.pointer, escaped(name));
             self.errors.push(FieldError { pointer, detail: detail.into() });
         }
     }
@@ -291,14 +342,17 @@ mod tests {
             |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
         assert!(parse(nested(127).as_bytes()).is_ok());
         assert!(detail(nested(128).as_bytes()).ends_with("deeper than 127 levels"));
-        assert_eq!(parse(br#"{"a": 1, "b": 2, "a": 3}"#).unwrap().repeated, ["a"]);
+        let repeated = br#"{"a": 1.5, "b": [{"c/d": 2, "c/d": [true, null, "x"]}, 1e400], "a": {"a": -3}}"#;
+        let Err(Problem::InvalidPayload(errors)) = parse(repeated) else { panic!("accepted") };
+        let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/b/0/c~1d", "/a"]);
     }
 
     #[test]
     fn every_error_names_its_place() {
         let body =
             br#"{"text": 1, "long": "abcd", "list": ["x", 2], "id": 1.5, "a/b~c": null, "mail": "nobody"}"#;
-        let mut fields = Fields::new(parse(body).unwrap().values, "/data");
+        let mut fields = Fields::new(parse(body).unwrap(), "/data");
         fields.text("text", 10);
         fields.text("long", 3);
         fields.texts("list", 5, 5);

@@ -3,7 +3,7 @@
 use crate::{
     commit::{Answer, CommitRequest},
     config::Config,
-    database::{Database, abandon},
+    database::{Database, answer},
     group_commit::GroupCommit,
     poke::Poker,
     problem::Problem,
@@ -13,7 +13,7 @@ use crate::{
 use serde_json::Value;
 use shared::{message::EmailId, postgres};
 use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// The way to Postgres.
 #[derive(Debug)]
@@ -42,11 +42,14 @@ impl Store {
     /// [`Problem::KeyReused`], [`Problem::RivalInFlight`], [`Problem::Overloaded`], [`Problem::Unavailable`],
     /// [`Problem::OutcomeUnknown`], [`Problem::Internal`].
     pub async fn store(&self, request: CommitRequest, held: HeldBody) -> Result<Answer, Problem> {
+        if self.database.is_silent() {
+            return Err(Problem::Unavailable); // before anything could be stored
+        }
         let answer = self.commits.submit(request, held)?;
-        match timeout(self.handler_timeout, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(Problem::Internal), // its task died
-            Err(_) => Err(Problem::OutcomeUnknown),
+        tokio::select! {
+            answer = answer => answer.unwrap_or(Err(Problem::Internal)), // its task died
+            () = self.database.silence() => Err(Problem::OutcomeUnknown),
+            () = sleep(self.handler_timeout) => Err(Problem::OutcomeUnknown),
         }
     }
 
@@ -56,11 +59,16 @@ impl Store {
     /// [`Problem::UnknownEmail`], [`Problem::Overloaded`], [`Problem::Unavailable`].
     pub async fn status(&self, id: EmailId) -> Result<Value, Problem> {
         let client = self.database.client().await?;
-        let asking = self.database.answer(status::status(&client, id));
-        let Ok(Some(found)) = timeout(self.handler_timeout, asking).await else {
-            abandon(client);
-            return Err(Problem::Unavailable);
-        };
+        // In a task of its own: a connection counts against the pool until its statement has ended.
+        let reading = tokio::spawn(async move {
+            let found = answer(status::status(&client, id)).await;
+            if found.is_none() {
+                postgres::abandon(client).await;
+            }
+            found
+        });
+        let read = timeout(self.handler_timeout, self.database.wait_for(reading)).await;
+        let Ok(Some(Ok(Some(found)))) = read else { return Err(Problem::Unavailable) };
         found
             .map_err(|error| {
                 tracing::warn!(reason = postgres::reason(&error), "cannot read where a mail stands");

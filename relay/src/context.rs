@@ -11,14 +11,8 @@ use crate::{
 };
 use deadpool_postgres::{Client as Connection, Pool};
 use shared::postgres::pool_reason;
-use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
-    time::timeout,
-};
-
-/// For a request to cancel a statement.
-const CANCEL: Duration = Duration::from_millis(500);
+use std::sync::Arc;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// The servers and settings of one relay.
 #[derive(Debug, Clone)]
@@ -83,14 +77,5 @@ impl Context {
         let failure =
             |error| Failure::new(FailureClass::SinkDown, format!("Postgres: {}", pool_reason(&error)));
         self.pool.get().await.map_err(failure)
-    }
-}
-
-/// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in.
-pub async fn abandon(connection: Connection) {
-    let token = connection.cancel_token();
-    drop(Connection::take(connection));
-    if timeout(CANCEL, token.cancel_query(tokio_postgres::NoTls)).await.is_err() {
-        tracing::warn!("Postgres does not answer a cancel request");
     }
 }

@@ -4,8 +4,8 @@
 //! other. So a worker that has lost a race applies large batches only in its turn for a while. A courtesy between those who do so:
 //! who does not get a turn soon goes on without it, and what keeps the amounts right is the fence.
 
-use crate::context::abandon;
 use deadpool_postgres::{Client as Connection, Pool};
+use shared::postgres::abandon;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},

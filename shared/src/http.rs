@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 /// Every response is held in memory whole: they are all small.
 pub type Reply = Response<Full<Bytes>>;
 
+/// Bytes of a request's line and headers.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
 /// The bounds of one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -34,8 +37,11 @@ where
     let slots = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
-    // hyper's header timeout does nothing without a timer.
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_headers(100);
+    // hyper's header timeout does nothing without a timer, and its buffer may otherwise grow to 400 KiB for each connection.
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(100)
+        .max_buf_size(MAX_HEAD_BYTES);
     loop {
         let Some(Ok(slot)) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await else { break };
         let stream = match shutdown.run_until_cancelled(listener.accept()).await {

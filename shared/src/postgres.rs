@@ -3,8 +3,9 @@
 //! Owns no table. Sets nothing on a session: behind a PgBouncer in transaction mode a session is not ours, so settings belong to
 //! the role or inside the transaction.
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
 use std::time::Duration;
+use tokio::time::timeout;
 use tokio_postgres::{
     Client, Config, Connection, NoTls, Socket, config::SslMode, error::SqlState, tls::NoTlsStream,
 };
@@ -13,6 +14,9 @@ use tokio_postgres::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that has been quiet for so long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// For a request to cancel a statement.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 mod embedded {
     refinery::embed_migrations!("../sql");
@@ -90,9 +94,19 @@ pub async fn open(
 ) -> Result<(Client, Connection<Socket, NoTlsStream>), PostgresError> {
     let config = config(url, application_name)?;
     // The driver's own timeout ends with the TCP connection: a server that accepts and says nothing would hold us for ever.
-    match tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await {
+    match timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await {
         Ok(connected) => connected.map_err(PostgresError::Connect),
         Err(_) => Err(PostgresError::Silent),
+    }
+}
+
+/// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in. A statement that waits for a lock
+/// would not notice that we have gone, and hold its server process until it gets it.
+pub async fn abandon(connection: Object) {
+    let token = connection.cancel_token();
+    drop(Object::take(connection));
+    if timeout(CANCEL_TIMEOUT, token.cancel_query(NoTls)).await.is_err() {
+        tracing::warn!("Postgres does not answer a cancel request");
     }
 }
 
@@ -135,18 +149,19 @@ pub fn schema_of_this_build() -> u32 {
         .unwrap_or(0)
 }
 
-/// Checks that the database has at least [`schema_of_this_build`]; a newer one is fine, since schemas only expand under a running
-/// program.
+/// Checks that the database takes writes and has at least [`schema_of_this_build`]; a newer one is fine, since schemas only expand
+/// under a running program.
 ///
 /// # Errors
 /// What is missing and which command mends it, fit for readiness and logs.
 pub async fn check_schema(client: &Client) -> Result<(), String> {
     let wanted = schema_of_this_build();
     // One round trip without a named statement: works behind a PgBouncer in transaction mode.
-    let found = match client
-        .query_typed_one("select coalesce(max(version), 0)::int from refinery_schema_history", &[])
-        .await
-    {
+    const LOOK: &str = "select coalesce(max(version), 0)::int, current_setting('transaction_read_only') = 'on' from refinery_schema_history";
+    let found = match client.query_typed_one(LOOK, &[]).await {
+        Ok(row) if row.get(1) => {
+            return Err("Postgres: takes no writes: a standby, or default_transaction_read_only is on".into());
+        }
         Ok(row) => u32::try_from(row.get::<_, i32>(0)).unwrap_or(0),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => 0,
         Err(error) => return Err(format!("Postgres: {}", reason(&error))),

@@ -10,6 +10,10 @@ use testkit::Database;
 pub(crate) const TOKEN: &str = "a-token-of-the-bench";
 pub(crate) const SECRET: &str = "a secret of the bench and long enough";
 
+/// How long ago a repeated request was sent the first time, in requests: longer than any batch, so that its key is looked up; and
+/// no multiple of ten, so that that one was no repeat itself.
+const AGO: u32 = 1001;
+
 /// Which endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
@@ -17,9 +21,9 @@ pub(crate) enum Kind {
     Zendesk,
 }
 
-/// So many requests as bytes; every `repeats`th is the one before it again.
+/// So many requests as bytes; every `repeats`th is one of some time ago again.
 pub(crate) fn many(kind: Kind, n: u32, repeats: u32) -> Vec<Vec<u8>> {
-    let number = |i: u32| if repeats > 0 && i % repeats == repeats - 1 { i - 1 } else { i };
+    let number = |i: u32| if repeats > 0 && i % repeats == repeats - 1 { i.saturating_sub(AGO) } else { i };
     let verifier = SECRET.parse().ok().and_then(|secret| Verifier::new(&secret, false, 1).ok());
     (0..n).map(|i| one(kind, number(i), verifier.as_ref())).collect()
 }

@@ -11,6 +11,7 @@ use shared::{
 use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 use tokio_postgres::{
     Error,
+    error::SqlState,
     types::{ToSql, Type},
 };
 
@@ -128,7 +129,11 @@ pub(super) async fn insert(
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&lock_wait, &result, &lifetime];
     parameters.extend(columns.iter().map(|column| column.as_ref() as &(dyn ToSql + Sync)));
     // Returns after ReadyForQuery, so after the commit.
-    let rows = client.query(&statement, &parameters).await?;
+    let rows = client.query(&statement, &parameters).await.inspect_err(|error| {
+        if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) {
+            client.statement_cache.clear(); // somebody between us and Postgres has forgotten it
+        }
+    })?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -151,7 +156,10 @@ pub async fn holders(client: &Client, keys: &[&str]) -> Result<HashMap<String, H
 ///
 /// # Errors
 /// The statement's.
-pub async fn deliveries(client: &Client, requests: &[&CommitRequest]) -> Result<Vec<Option<Holder>>, Error> {
+pub(super) async fn deliveries(
+    client: &Client,
+    requests: &[&CommitRequest],
+) -> Result<Vec<Option<Holder>>, Error> {
     let sources: Vec<_> = requests.iter().map(|request| request.source).collect();
     let ids: Vec<_> = requests.iter().map(|request| request.webhook_id()).collect();
     let rows =

@@ -110,7 +110,7 @@ pub fn is_id(text: &str) -> bool {
 /// [`Problem::InvalidPayload`]; [`Problem::UnsupportedEvent`] for other types; [`Problem::MailWithoutBody`] where neither
 /// text nor html is given, so that the sender keeps the mail.
 pub fn parse(body: &[u8], arrival: Timestamp) -> Result<Email, Problem> {
-    let mut event = Fields::new(parse_json(body)?.values, "");
+    let mut event = Fields::new(parse_json(body)?, "");
     let kind = event.required_text("type", 100);
     let created_at = event.take("created_at");
     let data = event.take("data");

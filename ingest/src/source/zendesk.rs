@@ -100,7 +100,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 /// # Errors
 /// [`Problem::InvalidPayload`].
 pub fn parse(body: &[u8], arrival: Timestamp) -> Result<Email, Problem> {
-    let mut fields = Fields::new(parse_json(body)?.values, "");
+    let mut fields = Fields::new(parse_json(body)?, "");
     let ticket_id = fields.id_text("ticket_id", MAX_ID_CHARACTERS);
     if ticket_id.is_none() && !fields.is_wrong("ticket_id") {
         fields.wrong("ticket_id", "", "is required");

@@ -255,6 +255,34 @@ async fn known_deliveries_whose_keys_are_gone_are_found_by_one_look_for_all() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_taken_decides_whatever_goes_wrong_beside_it() {
+    let database = Database::new().await;
+    let commits = start(&config(&database.url));
+    for (key, id) in [("k1", "m1"), ("k2", "m2")] {
+        assert_eq!(kind(submit(&commits, request(key, mail(id)))).await, Ok(AnswerKind::Accepted));
+    }
+    let known = submit(&commits, request("k3", mail("m1")));
+    let taken = submit(&commits, request("k2", mail("m1")));
+    assert_eq!(kind(known).await, Ok(AnswerKind::Duplicate));
+    assert_eq!(kind(taken).await, Err(Problem::KeyReused), "as it would be alone");
+}
+
+#[tokio::test]
+async fn a_row_that_a_trigger_refuses_fails_alone_as_well() {
+    let database = Database::new().await;
+    let client = database.client().await;
+    let refuse = "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not this one'; end $$;
+        create trigger refuse before insert on incoming_emails for each row when (new.webhook_id = 'w3') execute function refuse();";
+    client.batch_execute(refuse).await.unwrap();
+    let commits = start(&config(&database.url));
+    let answered: Vec<_> = (0..8).map(|number| deliver(&commits, &format!("w{number}"))).collect();
+    for (number, answer) in answered.into_iter().enumerate() {
+        let expected = if number == 3 { Err(Problem::Internal) } else { Ok(AnswerKind::Accepted) };
+        assert_eq!(kind(answer).await, expected, "w{number}");
+    }
+}
+
+#[tokio::test]
 async fn other_content_beside_a_known_delivery_under_the_same_key_is_new() {
     let database = Database::new().await;
     let commits = start(&config(&database.url));
@@ -339,6 +367,7 @@ async fn play(rounds: &[Vec<Delivery>], programs: usize, batch_max: usize) {
                 (*delivery, submit(&commits[index % programs], request(&format!("key-{key}"), body)))
             })
             .collect();
+        let before = stored.clone();
         let mut answers = Vec::new();
         for (delivery, answer) in answered {
             answers.push((delivery, answer.await.unwrap()));
@@ -351,6 +380,12 @@ async fn play(rounds: &[Vec<Delivery>], programs: usize, batch_max: usize) {
         }
         for (delivery, answer) in answers {
             let same = |other: &Delivery| (other.1, other.2) == (delivery.1, delivery.2);
+            if let Some((id, other)) = before.get(&delivery.0) {
+                let duplicate = Answer { kind: AnswerKind::Duplicate, email_id: *id };
+                let expected = if same(other) { Ok(duplicate) } else { Err(Problem::KeyReused) };
+                assert_eq!(answer, expected, "the key was taken before: {delivery:?}");
+                continue;
+            }
             let by_key = stored.get(&delivery.0);
             let mut holders =
                 by_key.into_iter().chain(stored.values().filter(|(_, other)| other.1 == delivery.1));

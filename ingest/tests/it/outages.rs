@@ -71,7 +71,7 @@ async fn a_frozen_postgres_is_found_out_and_then_everybody_is_told_at_once_until
     let database = Database::new().await;
     let wire = Wire::before(&database.url).await;
     let mut few = config(&wire.instead(&database.url));
-    (few.limits.batch_max, few.limits.pool_size) = (1, 4);
+    (few.limits.batch_max, few.limits.pool_size) = (1, 6); // four workers
     let service = Service::start(few).await;
     let at_once = async |id: &str| {
         let delivery = mail(id);
@@ -134,6 +134,46 @@ async fn a_new_connection_that_fails_holds_up_nobody_who_has_one() {
         service.zendesk(&mail(&format!("n{number}"))).await.email_id("accepted");
     }
     go_on.send(()).unwrap();
+}
+
+#[tokio::test]
+async fn a_locked_table_holds_no_more_connections_than_the_pool_has() {
+    let database = Database::new().await;
+    let mut small = config(&database.url);
+    (small.limits.pool_size, small.limits.handler_timeout, small.limits.lock_wait) =
+        (3, Duration::from_millis(100), Duration::from_millis(50));
+    let service = Service::start(small).await;
+    let (owner, client) = (database.client().await, database.client().await);
+    // As a migration would: statements wait before any timeout of theirs is set.
+    owner.batch_execute("begin; lock table incoming_emails in access exclusive mode").await.unwrap();
+    let connections = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'ingest'";
+    for number in 0..12 {
+        let answer = service.zendesk(&mail(&format!("w{number}"))).await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(service.get("/v1/emails/1").await.status, 503);
+        client.batch_execute("select pg_stat_clear_snapshot()").await.unwrap();
+        assert!(count(&client, connections).await <= 3);
+    }
+    owner.batch_execute("commit").await.unwrap();
+    eventually("an answer", || async { service.zendesk(&mail("w0")).await.status == 200 }).await;
+    eventually("a reading", || async { service.get("/v1/emails/1").await.status == 200 }).await;
+    assert_whole(&client).await;
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_is_not_ready() {
+    let database = Database::new().await;
+    let client = database.client().await;
+    let name = client.query_one("select current_database()", &[]).await.unwrap().get::<_, String>(0);
+    let set =
+        |setting: &str| format!("alter database \"{name}\" set default_transaction_read_only = {setting}");
+    client.batch_execute(&set("on")).await.unwrap();
+    let service = Service::over(&database).await;
+    eventually("the reason", || async {
+        String::from_utf8_lossy(&service.get("/readyz").await.body).contains("takes no writes")
+    })
+    .await;
+    service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
 }
 
 #[tokio::test]

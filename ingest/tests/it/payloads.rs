@@ -11,8 +11,8 @@ async fn malformed_bodies_are_400_and_nothing_is_written() {
     let service = Service::over(&database).await;
     let deep = format!(
         "{{\"ticket_id\": \"1\", \"from_email\": \"a@b.example\", \"x\": {}{}}}",
-        "[".repeat(5000),
-        "]".repeat(5000)
+        "[".repeat(10_000),
+        "]".repeat(10_000)
     );
     let bodies: [&[u8]; 14] = [
         b"",
@@ -37,6 +37,8 @@ async fn malformed_bodies_are_400_and_nothing_is_written() {
         let headers = vec![("Authorization", format!("Bearer {TOKEN}")), ("Idempotency-Key", "k".into())];
         assert_eq!(service.post(DEBT_UPDATES, headers, body.to_vec()).await.pointers(), [""]);
     }
+    let twice = mail("w1").replacen('{', r#"{"from_email": "other@b.example", "x": [{"y": 1, "y": 1}],"#, 1);
+    assert_eq!(service.zendesk(&twice).await.pointers(), ["/x/0/y", "/from_email"]);
     assert_eq!(rows(&database.client().await).await, [0, 0, 0]);
 }
 

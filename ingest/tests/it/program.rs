@@ -108,6 +108,45 @@ fn good_configuration_is_ok_and_empty_variables_are_unset() {
 }
 
 #[test]
+fn a_short_secret_is_64_unless_it_is_allowed() {
+    let short: Vec<_> = [("ZENDESK_WEBHOOK_SECRET", "short")]
+        .into_iter()
+        .chain(GOOD.into_iter().filter(|(name, _)| *name != "ZENDESK_WEBHOOK_SECRET"))
+        .collect();
+    let output = run(&["check-config"], &short, "");
+    assert_eq!(code(&output), 64);
+    assert!(
+        text(&output.stderr).contains("ZENDESK_WEBHOOK_SECRET holds a secret of 5 bytes; the least is 24")
+    );
+    assert_eq!(code(&run(&["check-config", "--insecure-allow-short-secrets"], &short, "")), 0);
+}
+
+#[tokio::test]
+async fn two_programs_at_one_database_store_each_delivery_once() {
+    let database = Database::new().await;
+    let programs = [Running::start(&database.url), Running::start(&database.url)];
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let address = programs[number % 2].address;
+        // Each delivery five times, at both.
+        let body = mail(&format!("w{}", number / 5));
+        asking.spawn(async move {
+            let mut request = hyper::Request::post(ZENDESK).header("content-type", "application/json");
+            for (name, value) in zendesk_verifier().sign(jiff::Timestamp::now(), body.as_bytes()) {
+                request = request.header(name, value);
+            }
+            send(address, request.body(body.into_bytes().into()).unwrap()).await
+        });
+    }
+    let answers = asking.join_all().await;
+    let of = |status: &str| answers.iter().filter(|answer| answer.json()["status"] == status).count();
+    assert_eq!((of("accepted"), of("duplicate")), (40, 160));
+    let client = database.client().await;
+    assert_eq!(rows(&client).await, [40, 40, 40]);
+    assert_whole(&client).await;
+}
+
+#[test]
 fn usage_errors_are_2_and_help_names_every_variable_with_its_default() {
     assert_eq!(code(&run(&[], &[], "")), 2);
     assert_eq!(code(&run(&["dance"], &[], "")), 2);

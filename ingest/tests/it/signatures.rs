@@ -1,6 +1,8 @@
 //! Nobody without the secret gets anything written.
 
 use crate::harness::*;
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use hmac::{KeyInit, Mac};
 use jiff::{SignedDuration, Timestamp};
 use testkit::Database;
 
@@ -57,6 +59,44 @@ async fn a_wrong_missing_or_stale_signature_is_a_401_and_nothing_is_written() {
     for away in [-310, 310] {
         let stale = sign(now + SignedDuration::from_secs(away));
         service.post(ZENDESK, stale, body.clone()).await.is_problem(401, "timestamp-out-of-window");
+    }
+    // A time that is none, signed all the same; and headers without a value.
+    let mac = |signed: &str| {
+        let key = hmac::Hmac::<sha2::Sha256>::new_from_slice(ZENDESK_SECRET.as_bytes()).unwrap();
+        BASE64.encode(key.chain_update(signed).chain_update(&body).finalize().into_bytes())
+    };
+    for (time, name) in [
+        ("yesterday", "timestamp-out-of-window"),
+        ("-1771316062", "timestamp-out-of-window"),
+        ("99999999999999999999", "timestamp-out-of-window"),
+        ("", "signature-missing"),
+    ] {
+        let signed = vec![
+            ("X-Zendesk-Webhook-Signature", mac(time)),
+            ("X-Zendesk-Webhook-Signature-Timestamp", time.to_owned()),
+        ];
+        service.post(ZENDESK, signed, body.clone()).await.is_problem(401, name);
+    }
+    let mut empty = sign(now);
+    empty[0].1.clear();
+    service.post(ZENDESK, empty, body.clone()).await.is_problem(401, "signature-missing");
+    for prefix in ["webhook", "svix"] {
+        for (part, value, name) in [
+            ("id", "", "signature-missing"),
+            ("timestamp", "", "signature-missing"),
+            ("signature", "", "signature-missing"),
+            ("signature", "v1,", "signature-invalid"),
+            ("timestamp", "soon", "signature-invalid"),
+        ] {
+            let signed = standard_verifier().sign(None, now, body.as_bytes());
+            let signed: Vec<_> =
+                signed.into_iter().map(|(name, value)| (name.replace("webhook", prefix), value)).collect();
+            let changed = format!("{prefix}-{part}");
+            let signed = signed.iter().map(|(name, old)| {
+                (name.as_str(), if *name == changed { value.to_owned() } else { old.clone() })
+            });
+            service.post(STANDARD, signed.collect(), body.clone()).await.is_problem(401, name);
+        }
     }
     // Not even a broken body says more to a stranger.
     service.post(ZENDESK, Vec::new(), "{").await.is_problem(401, "signature-missing");

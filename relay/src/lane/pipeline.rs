@@ -6,7 +6,7 @@
 
 use super::{POSTGRES_PAUSE, Summary, Trouble};
 use crate::{
-    context::{Context, InFlight, abandon},
+    context::{Context, InFlight},
     operations::{self, Limits},
     outbox::{self, Claim, Finished, LowWaterMark, Receipt},
     outcome::{Failure, Transition},
@@ -16,7 +16,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use shared::{
     admin::Readiness,
     message::{MessageId, Operation},
-    postgres::{pool_reason, reason},
+    postgres::{abandon, pool_reason, reason},
 };
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},

@@ -8,7 +8,7 @@ mod plan;
 
 use crate::{
     client::Entry,
-    context::{Context, abandon},
+    context::Context,
     ledger::{self, Decision, LedgerRow},
     mongo::{EntryUpdate, Found},
     outbox::{Claim, Finished},
@@ -16,7 +16,10 @@ use crate::{
 };
 use futures_util::future::join_all;
 use plan::{Documents, Marks, Open, Step, Target, Verdict, locate, plan, settle};
-use shared::message::{CreditorDebtUpdate, MessageId, Origin};
+use shared::{
+    message::{CreditorDebtUpdate, MessageId, Origin},
+    postgres::abandon,
+};
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
