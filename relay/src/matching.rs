@@ -43,7 +43,9 @@ pub fn find_entry<'a>(clients: &[&'a Client], update: &CreditorDebtUpdate) -> Ma
         return match named.as_slice() {
             [only] => only.matched(1.0),
             [] => Match::Unclear("the client has no creditor entry of the key that was named"),
-            _ => Match::Unclear("several clients of this name or number have an entry of the key that was named"),
+            _ => Match::Unclear(
+                "several clients of this name or number have an entry of the key that was named",
+            ),
         };
     }
     let creditor = Creditor::of(update);
@@ -266,7 +268,12 @@ mod tests {
     #[test]
     fn what_a_person_has_named_is_taken_and_nothing_else() {
         let clients = [
-            client("1", "Adler", "Eva", vec![entry("a", "Turmhaus", "x@turmhaus.example", ""), entry("b", "Seeblick", "", "")]),
+            client(
+                "1",
+                "Adler",
+                "Eva",
+                vec![entry("a", "Turmhaus", "x@turmhaus.example", ""), entry("b", "Seeblick", "", "")],
+            ),
             client("2", "Adler", "Eva", vec![entry("c", "Turmhaus", "x@turmhaus.example", "")]),
         ];
         let named = |client: Option<&str>, entry: Option<&str>| {

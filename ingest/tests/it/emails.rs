@@ -70,7 +70,10 @@ async fn attempts_and_outcome_are_those_of_the_latest_debt_update() {
     client.batch_execute(held).await.unwrap();
     let answer = service.get(&format!("/v1/emails/{other}")).await;
     let decision = &answer.json()["steps"][1]["decisions"][0];
-    assert_eq!((&decision["decision"], &decision["reason"]), (&json!("held_for_review"), &json!("the mail states no amount")));
+    assert_eq!(
+        (&decision["decision"], &decision["reason"]),
+        (&json!("held_for_review"), &json!("the mail states no amount"))
+    );
     for canary in ["4812", "Kundig"] {
         assert!(!String::from_utf8_lossy(&answer.body).contains(canary), "{canary}");
     }

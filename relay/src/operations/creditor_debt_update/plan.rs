@@ -287,7 +287,8 @@ pub(super) fn settle(
 
 /// What a person needs to choose from: keys to name, and names to know them by.
 fn candidate(client: &Client) -> serde_json::Value {
-    let entry = |entry: &Entry| json!({ "entry_key": entry.entry_key, "name": entry.identity.names().next() });
+    let entry =
+        |entry: &Entry| json!({ "entry_key": entry.entry_key, "name": entry.identity.names().next() });
     let entries: Vec<_> = client.entries.iter().take(20).map(entry).collect();
     json!({ "client_id": client.client_id, "aktenzeichen": client.aktenzeichen, "entries": entries })
 }
