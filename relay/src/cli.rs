@@ -4,12 +4,13 @@
 
 use crate::{
     config::{Config, Settings},
-    operator, relay,
+    explain, relay,
+    review::{self, Choice},
 };
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use deadpool_postgres::Client as Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{
     message::EmailId,
     money::Amount,
@@ -43,6 +44,11 @@ enum Command {
     },
     /// Bring the Postgres schema up to date; safe to run by any number of processes
     Migrate,
+    /// One mail's whole way: times, steps, attempts, errors, decisions
+    Explain {
+        /// The mail's id
+        email_id: EmailId,
+    },
     /// Mails that wait for a person's decision
     #[command(subcommand)]
     Review(Review),
@@ -63,12 +69,47 @@ enum Review {
         /// The mail's id
         email_id: EmailId,
         /// Who decides; kept with the decision
-        #[arg(long, env = "USER")]
+        #[arg(long, env = "USER", value_parser = person)]
         by: String,
         /// The right amount, such as 1234.56
         #[arg(long)]
         amount: Option<Amount>,
+        /// The right client: its case number, or the id that `review list --json` shows
+        #[arg(long, value_parser = named)]
+        client: Option<String>,
+        /// The right creditor entry: the key that `review list --json` shows
+        #[arg(long, value_parser = named)]
+        creditor: Option<String>,
     },
+    /// Write nothing: the mail waits no more
+    Reject {
+        /// The mail's id
+        email_id: EmailId,
+        /// Who decides; kept with the decision
+        #[arg(long, env = "USER", value_parser = person)]
+        by: String,
+        /// Why; kept with the decision
+        #[arg(long, default_value = "a person rejects the amount", value_parser = reason)]
+        reason: String,
+    },
+}
+
+fn person(text: &str) -> Result<String, String> {
+    bounded(text, 100)
+}
+
+fn named(text: &str) -> Result<String, String> {
+    bounded(text, 200)
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    bounded(text, 500)
+}
+
+fn bounded(text: &str, most: usize) -> Result<String, String> {
+    let text: String = text.trim().chars().filter(|character| *character != '\0').collect();
+    let fits = (1..=most).contains(&text.chars().count());
+    fits.then_some(text).ok_or_else(|| format!("must have 1 to {most} characters"))
 }
 
 /// Runs the command and turns its end into an exit code; a failure is told once, on standard error.
@@ -88,7 +129,7 @@ pub async fn main(cli: Cli) -> ExitCode {
             Ok((config, context)) => run(config, context).await,
             Err(problems) => return bad_configuration(&problems),
         },
-        Command::Migrate | Command::Review(_) => match cli.settings.database() {
+        Command::Migrate | Command::Review(_) | Command::Explain { .. } => match cli.settings.database() {
             Ok(url) => on_database(&cli.command, cli.json, &url).await,
             Err(problem) => return bad_configuration(&[problem]),
         },
@@ -132,22 +173,42 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
     match command {
         Command::Migrate => migrate(json, url).await?,
         Command::Review(Review::List { limit }) => {
-            let held = operator::held(&connection(url).await?, i64::from(*limit)).await?;
+            let held = review::held(&connection(url).await?, i64::from(*limit)).await?;
             if json {
                 println!("{}", serde_json::to_string(&held)?);
             } else {
                 print_held(held);
             }
         }
-        Command::Review(Review::Accept { email_id, by, amount }) => {
-            if by.trim().is_empty() || by.len() > 100 {
-                bail!("--by must name who decides, in at most 100 characters");
+        Command::Review(Review::Accept { email_id, by, amount, client, creditor }) => {
+            let choice = Choice { amount: *amount, client: client.clone(), creditor: creditor.clone() };
+            let accepted = review::accept(&mut connection(url).await?, *email_id, choice, by).await?;
+            if json {
+                println!("{}", serde_json::to_string(&accepted)?);
+                return Ok(ExitCode::SUCCESS);
             }
-            let message_id = operator::accept(&connection(url).await?, *email_id, *amount, by).await?;
+            println!("email {email_id}: accepted by {by}, message {} will write it", accepted.message_id);
+            if let (Some(email), Some(amount)) = (accepted.newer_email_id, accepted.newer_amount) {
+                println!(
+                    "note: something newer is stored for this entry ({amount} EUR of email {email}): the message will end as superseded"
+                );
+            }
+        }
+        Command::Review(Review::Reject { email_id, by, reason }) => {
+            let message_id = review::reject(&mut connection(url).await?, *email_id, reason, by).await?;
             if json {
                 println!("{}", json!({ "email_id": email_id, "message_id": message_id }));
             } else {
-                println!("email {email_id}: accepted by {by}, message {message_id} will write it");
+                println!("email {email_id}: rejected by {by}, nothing will be written");
+            }
+        }
+        Command::Explain { email_id } => {
+            let explanation = explain::explain(&connection(url).await?, *email_id).await?;
+            let explanation = explanation.with_context(|| format!("there is no email {email_id}"))?;
+            if json {
+                println!("{}", serde_json::to_string(&explanation)?);
+            } else {
+                print!("{explanation}");
             }
         }
         Command::Run { .. } | Command::CheckConfig => {}
@@ -169,12 +230,23 @@ async fn migrate(json: bool, url: &Secret) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_held(held: Vec<operator::Held>) {
+fn print_held(held: Vec<review::Held>) {
     println!("{:>8}  {:>15}  {:>15}  reason", "email", "stored", "mail says");
     for mail in held {
         let text = |amount: Option<String>| amount.unwrap_or_else(|| "-".into());
         let (old, new) = (text(mail.old_amount), text(mail.new_amount));
         println!("{:>8}  {old:>15}  {new:>15}  {}", mail.email_id, mail.reason);
+        for (client, entry) in review::pairs(&mail.candidates) {
+            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            let field = |value: &Value, name: &str| value.get(name).map_or_else(|| "-".into(), text);
+            println!(
+                "          client {} ({}), creditor {} ({})",
+                field(client, "aktenzeichen"),
+                field(client, "client_id"),
+                field(entry, "entry_key"),
+                field(entry, "name")
+            );
+        }
     }
 }
 

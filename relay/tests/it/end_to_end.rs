@@ -5,7 +5,7 @@ use clap::Parser;
 use ingest::{config::Settings, source::zendesk};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
-use relay::{lane::Trouble, operator};
+use relay::{lane::Trouble, review};
 use serde_json::{Value, json};
 use shared::money::Amount;
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
@@ -161,10 +161,10 @@ async fn every_sample_mail_that_states_an_amount_is_in_the_right_entry_and_no_ot
     }
     world.once().await;
     // Amounts that are lower than the stored one wait for a person, who accepts them.
-    let connection = world.context().await.pool.get().await.unwrap();
-    let held = operator::held(&connection, 100).await.unwrap();
+    let mut connection = world.context().await.pool.get().await.unwrap();
+    let held = review::held(&connection, 100).await.unwrap();
     for mail in held.iter().filter(|mail| mail.reason.contains("lower")) {
-        operator::accept(&connection, mail.email_id, None, "clerk").await.unwrap();
+        review::accept(&mut connection, mail.email_id, review::Choice::default(), "clerk").await.unwrap();
     }
     world.once().await;
 
