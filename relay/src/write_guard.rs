@@ -56,6 +56,7 @@ impl WriteGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn check(
         new: Option<&str>,
@@ -87,5 +88,30 @@ mod tests {
                 .check("1".parse().ok(), None, StoredAmount::Unreadable, false)
                 .is_err()
         );
+    }
+    fn cents(most: i64) -> impl Strategy<Value = Amount> {
+        (0..=most).prop_map(|cents| Decimal::new(cents, 2).to_string().parse().unwrap())
+    }
+
+    proptest! {
+        /// What passes is the mail's own amount, within every bound; and nobody but a person gets past one.
+        #[test]
+        fn what_passes_is_the_mails_amount_within_every_bound(
+            new in prop::option::of(cents(100_000_000)),
+            confidence in prop::option::of(prop_oneof![0.0..1.0, Just(f64::NAN), Just(-1.0)]),
+            stored in prop_oneof![Just(StoredAmount::None), Just(StoredAmount::Unreadable), cents(100_000_000).prop_map(StoredAmount::Known)],
+            hold_lower: bool,
+            decided: bool,
+        ) {
+            let passed = WriteGuard { hold_lower }.check(new, confidence, stored, decided);
+            prop_assert_eq!(passed.as_ref().ok(), passed.as_ref().ok().and(new.as_ref()));
+            prop_assert_eq!(new.is_some() && decided, passed.is_ok() && decided);
+            if let (Ok(amount), false) = (passed, decided) {
+                prop_assert!(amount.to_decimal() <= Decimal::from(LARGEST));
+                prop_assert!(confidence.is_none_or(|confidence| confidence >= LEAST_CONFIDENCE));
+                prop_assert!(stored != StoredAmount::Unreadable);
+                prop_assert!(!hold_lower || stored.known().is_none_or(|stored| amount.to_decimal() >= stored.to_decimal()));
+            }
+        }
     }
 }
