@@ -78,9 +78,25 @@ async fn of_two_people_who_decide_at_once_one_does() {
     let (world, email) = held_world().await;
     let context = world.context().await;
     let (mut one, mut other) = (context.pool.get().await.unwrap(), context.pool.get().await.unwrap());
-    let (accepted, rejected) = tokio::join!(
+    // Both have looked for the mail before either decides.
+    let held = world.database.client().await;
+    held.batch_execute(&format!("begin; select from incoming_emails where id = {email} for update"))
+        .await
+        .unwrap();
+    let both_wait = async {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let wait = async {
+            while world.row(waiting).await.get::<_, i64>(0) < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("both wait for the row");
+        held.batch_execute("commit").await.unwrap();
+    };
+    let (accepted, rejected, ()) = tokio::join!(
         review::accept(&mut one, email, Choice::default(), "one"),
         review::reject(&mut other, email, "no", "other"),
+        both_wait,
     );
     assert!(accepted.is_ok() != rejected.is_ok(), "{accepted:?} {rejected:?}");
     assert_eq!(world.row("select count(*) from decisions where actor <> 'relay'").await.get::<_, i64>(0), 1);
