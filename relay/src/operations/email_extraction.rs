@@ -134,10 +134,10 @@ async fn ask(
     usage::check(context, model).await?;
     let left = deadline.saturating_duration_since(Instant::now());
     let reply = model.ask(&cleaned.as_mail(), left).await;
-    drop(turn);
     if reply.tokens > 0 {
         usage::count(context, model, reply.tokens).await;
     }
+    drop(turn); // not before the count: the next one looks at the budget
     let answer = match reply.answer {
         Ok(answer) => answer,
         Err(_) if reply.late && left < model.timeout() => return Err(Unread::NoPlace),
