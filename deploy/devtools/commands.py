@@ -1,6 +1,7 @@
 """The command line of deploy/dev: which word does what, what the programs and tests get as environment, exit codes."""
 
 import base64
+import contextlib
 import io
 import os
 import re
@@ -21,6 +22,7 @@ from .servers import Notes, Servers
 TEST_SECONDS = 7200
 # the longest bench with its defaults takes under an hour; a whole night may be asked for
 BENCH_SECONDS = 12 * 3600
+BENCHES_WITHOUT_SERVERS = ("extraction",)
 
 HELP = """deploy/dev: the one entry for a developer's machine.
 
@@ -149,8 +151,9 @@ class Dev:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         # run directly: cargo would not give it the time to clean up after Ctrl-C
-        with self.servers.in_use(quiet=True):
-            env = {**os.environ, **self._test_env()}
+        needs_servers = arguments[0] not in BENCHES_WITHOUT_SERVERS
+        with self.servers.in_use(quiet=True) if needs_servers else contextlib.nullcontext():
+            env = {**os.environ, **(self._test_env() if needs_servers else {})}
             code, _ = run_in_session([bench, "--bench", *arguments], self.checkout, BENCH_SECONDS, env=env)
         return code if code >= 0 else 128 - code
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::print_stdout, reason = "standard output is a command's result; logs go to standard error")]
 
+mod extract;
+
 use crate::{
     config::{Config, Settings},
     explain, relay,
@@ -17,7 +19,7 @@ use shared::{
     postgres,
     process::{self, EXIT_BAD_CONFIGURATION, Secret},
 };
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// Carries the messages of the Postgres outbox to their effect: reads creditors' mails, updates MongoDB, keeps the score.
 ///
@@ -52,6 +54,12 @@ enum Command {
     /// Mails that wait for a person's decision
     #[command(subcommand)]
     Review(Review),
+    /// What the extractor makes of one mail, given as the webhook's JSON body; needs neither Postgres nor MongoDB
+    Extract {
+        /// A file with the mail, or with a sample that has it as `webhook` [default: standard input]
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
     /// Check the configuration without connecting
     CheckConfig,
 }
@@ -127,6 +135,12 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Run { once } => match checked(&cli.settings).await {
             Ok((_, context)) if *once => run_once(context).await,
             Ok((config, context)) => run(config, context).await,
+            Err(problems) => return bad_configuration(&problems),
+        },
+        Command::Extract { file } => match cli.settings.extractor() {
+            Ok(model) => {
+                extract::run(file.as_deref(), cli.json, model.as_ref()).await.map(|()| ExitCode::SUCCESS)
+            }
             Err(problems) => return bad_configuration(&problems),
         },
         Command::Migrate | Command::Review(_) | Command::Explain { .. } => match cli.settings.database() {
@@ -211,7 +225,7 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
                 print!("{explanation}");
             }
         }
-        Command::Run { .. } | Command::CheckConfig => {}
+        Command::Run { .. } | Command::Extract { .. } | Command::CheckConfig => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,14 @@
 //! The relay's settings: one clap struct, checked as a whole, all problems reported at once.
 
-use crate::write_guard::WriteGuard;
+mod extractor;
+
+use crate::{extraction::model::ModelConfig, write_guard::WriteGuard};
 use clap::Args;
+pub use extractor::ExtractorSettings;
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
 const ADMIN_LISTEN: &str = "127.0.0.1:9465";
-const EXTRACTOR: &str = "rules";
 const HOLD_LOWER_AMOUNTS: &str = "true";
 const POOL_SIZE: &str = "8";
 const RETENTION_DAYS: &str = "30";
@@ -43,9 +45,8 @@ pub struct Settings {
     /// Where /livez, /readyz and /metrics are served; port 0 = any free one
     #[arg(long, env = "RELAY_ADMIN_LISTEN", default_value = ADMIN_LISTEN, global = true)]
     admin_listen: String,
-    /// What reads the mails: rules (needs no network)
-    #[arg(long, env = "EXTRACTOR", default_value = EXTRACTOR, global = true)]
-    extractor: String,
+    #[command(flatten)]
+    extractor: ExtractorSettings,
     /// Hold an amount that is lower than the stored one for a person: true or false
     #[arg(long, env = "RELAY_HOLD_LOWER_AMOUNTS", default_value = HOLD_LOWER_AMOUNTS, global = true)]
     hold_lower_amounts: String,
@@ -75,6 +76,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// The write guard's settings.
     pub guard: WriteGuard,
+    /// The model that reads the mails; None = the rules.
+    pub extractor: Option<ModelConfig>,
     /// Postgres connections.
     pub pool_size: usize,
     /// How long finished messages stay.
@@ -95,6 +98,14 @@ impl Settings {
     pub fn database(&self) -> Result<Secret, String> {
         let url = needed("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref())?;
         usable("DATABASE_URL", url)
+    }
+
+    /// What reads the mails, for the commands that need nothing else; None = the rules.
+    ///
+    /// # Errors
+    /// All problems, each with the variable's name.
+    pub fn extractor(&self) -> Result<Option<ModelConfig>, Vec<String>> {
+        self.extractor.check()
     }
 
     /// Everything that a running relay needs.
@@ -119,9 +130,7 @@ impl Settings {
             keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 5..=100));
         let days = given(&self.retention_days, RETENTION_DAYS);
         let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
-        if given(&self.extractor, EXTRACTOR) != EXTRACTOR {
-            problems.push("EXTRACTOR must be rules: this build has no other extractor".into());
-        }
+        let extractor = keep_all(&mut problems, self.extractor());
         let log_format = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>();
         keep(&mut problems, log_format.map_err(|problem| format!("LOG_FORMAT {problem}")));
         keep(&mut problems, log_filter());
@@ -133,6 +142,7 @@ impl Settings {
                 mongodb_database: mongodb_database?,
                 admin_listen: admin_listen?,
                 guard: WriteGuard { hold_lower: hold_lower? },
+                extractor: extractor?,
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),
             })
@@ -166,6 +176,11 @@ impl Settings {
 /// The value, or None with its problem on the list.
 fn keep<T>(problems: &mut Vec<String>, checked: Result<T, String>) -> Option<T> {
     checked.map_err(|problem| problems.push(problem)).ok()
+}
+
+/// The value, or None with all its problems on the list.
+fn keep_all<T>(problems: &mut Vec<String>, checked: Result<T, Vec<String>>) -> Option<T> {
+    checked.map_err(|more| problems.extend(more)).ok()
 }
 
 fn number(name: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {

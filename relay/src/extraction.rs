@@ -1,14 +1,18 @@
 //! What a mail says, as entities: the result of every extractor and the words for its intent.
 //!
-//! Owns the shape that is stored and sent on. An extractor reads one cleaned mail and answers with these fields; it never
+//! Owns the shape that is stored and sent on, and the choice among the extractors. An extractor reads one cleaned mail and answers with these fields; it never
 //! decides whether the amount may be written, that is the write guard's, nor which client is meant, that is the matching's.
 
+pub mod model;
 pub mod rules;
+pub mod usage;
 
-use crate::mail_text::MailText;
+use crate::{mail_text::MailText, outcome::Failure};
+use model::{Model, ModelConfig};
 use serde::{Deserialize, Serialize};
 use shared::money::Amount;
-use std::fmt;
+use std::{fmt, time::Duration};
+use tokio::time::Instant;
 
 /// One inbound mail as an extractor reads it.
 #[derive(Clone, Copy)]
@@ -28,6 +32,62 @@ pub struct Mail<'a> {
 pub enum Extractor {
     /// [`rules`]: built in, needs no network.
     Rules,
+    /// [`model`]: a language model behind a server.
+    Model(Model),
+}
+
+/// Visible characters below which a mail's new text is not worth a model's time: the rules read it.
+const WORTH_ASKING: usize = 20;
+
+/// How long somebody at a terminal waits for a place among the calls.
+const PLACE: Duration = Duration::from_secs(600);
+
+impl Extractor {
+    /// The rules, or the model of a configuration. Touches no network.
+    ///
+    /// # Errors
+    /// What cannot be used and why.
+    pub fn new(model: Option<&ModelConfig>) -> Result<Extractor, String> {
+        model.map_or(Ok(Extractor::Rules), |config| Model::new(config.clone()).map(Extractor::Model))
+    }
+
+    /// Whether it may be asked now; sends nothing.
+    ///
+    /// # Errors
+    /// A model's server has asked for a pause: sink down.
+    pub fn pause(&self) -> Result<(), Failure> {
+        match self {
+            Extractor::Rules => Ok(()),
+            Extractor::Model(model) => model.pause(),
+        }
+    }
+
+    /// What it makes of one mail, for people: no budget is looked at and nothing is counted.
+    ///
+    /// # Errors
+    /// The model's [`Failure`].
+    pub async fn read(&self, mail: &Mail<'_>) -> Result<ExtractedEntities, Failure> {
+        let Extractor::Model(model) = self else { return Ok(rules::extract(mail)) };
+        if !is_worth_asking(mail) {
+            return Ok(rules::extract(mail));
+        }
+        let turn = model.turn(Instant::now() + PLACE).await?;
+        let reply = model.ask(mail, model.timeout()).await;
+        drop(turn);
+        model.check(&reply.answer?, mail)
+    }
+}
+
+/// Whether a model is to be asked about a mail.
+#[must_use]
+pub fn is_worth_asking(mail: &Mail<'_>) -> bool {
+    mail.text.current.chars().filter(|c| !c.is_whitespace()).nth(WORTH_ASKING - 1).is_some()
+}
+
+/// About how many tokens of a language model so many characters are.
+#[must_use]
+pub fn estimated_tokens(characters: usize) -> i32 {
+    i32::try_from(characters.div_ceil(4)).unwrap_or(i32::MAX)
 }
 
 /// What the sender wants to say.

@@ -8,6 +8,7 @@ mod review_notification;
 
 use crate::{
     context::Context,
+    extraction::Extractor,
     outbox::{Claim, Finished},
     outcome::Failure,
 };
@@ -58,6 +59,19 @@ pub const fn limits(operation: Operation) -> Limits {
     }
 }
 
+/// The limits of an operation in this relay. Where a model reads the mails, a batch is what it can work on at once and once more,
+/// and lasts as long as a call may; else the calls of one batch would wait for each other until its lease ends.
+#[must_use]
+pub fn limits_here(context: &Context, operation: Operation) -> Limits {
+    let usual = limits(operation);
+    let (Extractor::Model(model), Operation::EmailExtraction) = (&context.extractor, operation) else {
+        return usual;
+    };
+    let apply = usual.apply.max(model.timeout() + email_extraction::BESIDE_A_CALL);
+    let batch = i64::try_from(2 * model.concurrency()).unwrap_or(usual.batch).min(usual.batch);
+    Limits { batch, apply, lease: usual.lease - usual.apply + apply, ..usual }
+}
+
 const _: () = {
     let (mail, debt) = (limits(Operation::EmailExtraction), limits(Operation::CreditorDebtUpdate));
     assert!(mail.lease.as_secs() > mail.apply.as_secs() + mail.finish.as_secs());
@@ -80,10 +94,8 @@ pub fn is_configured(context: &Context, operation: Operation) -> bool {
 /// The sink's [`Failure`].
 pub async fn probe(context: &Context, operation: Operation) -> Result<(), Failure> {
     match operation {
-        Operation::EmailExtraction
-        | Operation::EmailFetch
-        | Operation::DebtUpdateNotification
-        | Operation::ReviewNotification => Ok(()),
+        Operation::EmailExtraction => context.extractor.pause(),
+        Operation::EmailFetch | Operation::DebtUpdateNotification | Operation::ReviewNotification => Ok(()),
         Operation::CreditorDebtUpdate => context.clients.ping().await,
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     config::Config,
     context::Context,
+    extraction::Extractor,
     lane::{Lane, Summary, Trouble},
     maintenance,
     mongo::Clients,
@@ -34,7 +35,9 @@ pub async fn context(config: &Config) -> Result<Context, String> {
     let clients = Clients::new(config.mongodb_url.expose(), &config.mongodb_database, "relay").await;
     let pool = pool.map_err(|error| format!("DATABASE_URL: {error}"))?;
     let clients = clients.map_err(|error| format!("MONGODB_URL: {error}"))?;
-    Ok(Context::new(pool, clients, config.guard))
+    let mut context = Context::new(pool, clients, config.guard);
+    context.extractor = Extractor::new(config.extractor.as_ref())?;
+    Ok(context)
 }
 
 /// Works until the token is cancelled: stops claiming, finishes what is under way, gives the rest back.

@@ -1,6 +1,8 @@
 //! The command line; its words for people are `help.txt`, which `deploy/dev bench` prints without building anything.
 
 use clap::{Parser, Subcommand, builder::RangedI64ValueParser};
+use relay::config::ExtractorSettings;
+use std::path::PathBuf;
 
 /// A bench and its options.
 #[derive(Debug, Parser)]
@@ -83,5 +85,13 @@ pub(crate) enum Bench {
         runs: u32,
         #[arg(long, value_delimiter = ',')]
         setting: Vec<String>,
+    },
+    Extraction {
+        #[arg(long, default_value = "deploy/samples/mails")]
+        folder: PathBuf,
+        #[arg(long, default_value_t = 3, value_parser = times())]
+        runs: u32,
+        #[command(flatten)]
+        extractor: Box<ExtractorSettings>,
     },
 }

@@ -12,6 +12,7 @@ mod backlog;
 mod bare;
 mod claim;
 mod drain;
+mod extraction;
 mod feed;
 mod latency;
 mod meter;
@@ -55,6 +56,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(bench: Bench) -> anyhow::Result<()> {
+    // One result, and no servers to tell of.
+    if matches!(bench, Bench::Extraction { .. }) {
+        return measure(bench).await;
+    }
     report::machine().await?;
     measure(bench).await?;
     report::end()
@@ -72,5 +77,6 @@ async fn measure(bench: Bench) -> anyhow::Result<()> {
         Bench::Xmin { seconds, rate, drain } => xmin::run(xmin::Plan { seconds, rate, drain }).await,
         Bench::Soak { seconds, rate } => soak::run(seconds, rate).await,
         Bench::Claim { n, runs, setting } => claim::run(n, runs, &setting).await,
+        Bench::Extraction { folder, runs, extractor } => extraction::run(&folder, runs, &extractor).await,
     }
 }

@@ -15,6 +15,8 @@ mod names;
 mod references;
 mod statement;
 
+pub(super) use names::folded;
+
 use super::{ExtractedEntities, Intent, Mail};
 use regex::Regex;
 use rust_decimal::Decimal;
@@ -40,7 +42,7 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
     let stated = statement.claim(false);
     let states_claim = stated.as_ref().is_some_and(|claim| claim.confidence > 0.8);
     if let Some(intent) = kind::not_a_reply(&mail, states_claim, aktenzeichen.is_some()) {
-        return nothing(intent);
+        return nothing(intent, 0.9);
     }
     let several = {
         let own = references::own_numbers(current);
@@ -51,7 +53,7 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
     let nothing_owed = kind::denies_claim(&text) || (stated.is_none() && kind::says_settled(&text));
     let claim = if nothing_owed { statement.claim(true) } else { stated };
     let claim = claim.filter(|_| !unknown && !several);
-    let amount = claim.as_ref().and_then(|claim| Amount::from_decimal(Decimal::new(claim.cents, 2)).ok());
+    let amount = claim.as_ref().and_then(|claim| amount_of(claim.cents));
     let names_claims = statement
         .mentions
         .iter()
@@ -84,7 +86,22 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
     }
 }
 
-fn nothing(intent: Intent) -> ExtractedEntities {
+/// The amounts that a mail's subject and new text write, but for passages that give orders to their reader: what somebody else's
+/// reading of it may name.
+pub(super) fn written_amounts(subject: &str, current: &str) -> Vec<Amount> {
+    let mut units = flow::units(subject);
+    units.extend(flow::units(current));
+    units.retain(|unit| !statement::gives_orders(&unit.text));
+    let cents = figures::written(&units, is_english(current));
+    cents.into_iter().filter_map(amount_of).collect()
+}
+
+fn amount_of(cents: i64) -> Option<Amount> {
+    Amount::from_decimal(Decimal::new(cents, 2)).ok()
+}
+
+/// The entities of what is no creditor's reply.
+pub(super) fn nothing(intent: Intent, confidence: f64) -> ExtractedEntities {
     ExtractedEntities {
         is_creditor_reply: false,
         intent,
@@ -93,7 +110,7 @@ fn nothing(intent: Intent) -> ExtractedEntities {
         creditor_name: None,
         debt_amount: None,
         reference_numbers: Vec::new(),
-        confidence: 0.9,
+        confidence,
         summary: None,
     }
 }
@@ -128,7 +145,8 @@ fn first_sentence(units: &[flow::Unit]) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn summary(sentence: &str) -> Option<String> {
+/// A sentence cut to what the portal shows.
+pub(super) fn summary(sentence: &str) -> Option<String> {
     let sentence = sentence.split_whitespace().collect::<Vec<_>>().join(" ");
     if sentence.chars().count() <= SUMMARY_LIMIT {
         return (!sentence.is_empty()).then_some(sentence);
@@ -136,8 +154,9 @@ fn summary(sentence: &str) -> Option<String> {
     Some(sentence.chars().take(SUMMARY_LIMIT - 1).chain(['…']).collect())
 }
 
+/// A constant pattern.
 #[expect(clippy::expect_used, reason = "the patterns are constants and a test compiles each")]
-fn pattern(source: &str) -> Regex {
+pub(super) fn pattern(source: &str) -> Regex {
     Regex::new(source).expect("a constant pattern is valid")
 }
 

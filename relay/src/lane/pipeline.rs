@@ -96,7 +96,7 @@ impl Pipeline {
         worker: String,
         readiness: Readiness,
     ) -> Pipeline {
-        let limits = operations::limits(operation);
+        let limits = operations::limits_here(&context, operation);
         let (size, returned) = (AtomicI64::new(limits.batch), AtomicI64::new(MessageId::MAX));
         let through = AtomicBool::new(false);
         let finishing = Mutex::new(());

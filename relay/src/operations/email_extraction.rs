@@ -2,18 +2,21 @@
 
 use crate::{
     context::Context,
-    extraction::{ExtractedEntities, Mail, rules},
+    extraction::{
+        ExtractedEntities, Extractor, Mail, estimated_tokens, is_worth_asking, model::Model, rules, usage,
+    },
     ledger::{self, StoredMail},
-    mail_text,
+    mail_text::{self, MailText},
     outbox::{Claim, Finished},
-    outcome::{Failure, FailureClass, Outcome},
+    outcome::{Failure, FailureClass, Outcome, POSTPONED, Transition},
 };
+use futures_util::future::join_all;
 use serde_json::json;
 use shared::{
     idempotency_key::generate_idempotency_key,
     message::{CreditorDebtUpdate, EmailExtraction, Operation, Origin, Revision, Stamp},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
@@ -34,26 +37,127 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             return finished;
         }
     };
+    let mut found = Vec::new();
     for (claim, email_id) in readable {
+        match mails.remove(&email_id) {
+            Some(mail) => found.push((claim, mail)),
+            None => {
+                let failure = Failure::new(FailureClass::Permanent, "there is no mail of this id");
+                finished.push(claim.failed(failure, 0));
+            }
+        }
+    }
+    finished.extend(match &context.extractor {
+        Extractor::Rules => by_rules(found, deadline).await,
+        Extractor::Model(model) => by_model(context, model, found, deadline).await,
+    });
+    finished
+}
+
+/// One mail after the other: reading is pure computation.
+async fn by_rules(mails: Vec<(Claim, StoredMail)>, deadline: Instant) -> Vec<Finished> {
+    let mut finished = Vec::new();
+    for (claim, mail) in mails {
         if Instant::now() >= deadline {
             finished.push(claim.give_back());
             continue;
         }
-        let Some(mail) = mails.remove(&email_id) else {
-            let failure = Failure::new(FailureClass::Permanent, "there is no mail of this id");
-            finished.push(claim.failed(failure, 0));
-            continue;
-        };
-        // Reading is pure computation: off the threads that serve the network.
-        match tokio::task::spawn_blocking(move || read(&mail).map(|reading| (mail, reading))).await {
-            Ok(Ok((mail, reading))) => finished.push(store(claim, &mail, reading)),
-            Ok(Err(failure)) => finished.push(claim.failed(failure, 0)),
-            Err(_) => {
-                finished.push(claim.failed(Failure::new(FailureClass::Permanent, "the extractor crashed"), 0))
-            }
-        }
+        let read = off_the_network(move || {
+            let cleaned = Cleaned::new(mail)?;
+            let entities = rules::extract(&cleaned.as_mail());
+            Ok((cleaned, entities))
+        });
+        finished.push(match read.await {
+            Ok((cleaned, entities)) => store(claim, cleaned, entities),
+            Err(failure) => claim.failed(failure, 0),
+        });
     }
     finished
+}
+
+/// All mails at once; the model lets as many through as it may.
+async fn by_model(
+    context: &Context,
+    model: &Model,
+    mails: Vec<(Claim, StoredMail)>,
+    deadline: Instant,
+) -> Vec<Finished> {
+    let asked = mails
+        .into_iter()
+        .map(|(claim, mail)| async move { (claim, ask(context, model, mail, deadline).await) });
+    let asked = join_all(asked).await;
+    let has_answered = asked.iter().any(|(_, read)| read.is_ok());
+    let finish = |(claim, read): (Claim, Result<_, Unread>)| match read {
+        Ok((cleaned, entities)) => store(claim, cleaned, entities),
+        Err(Unread::NoPlace) => claim.give_back(),
+        // A server that answers about others is not away; but whether it is too busy or cannot cope with this mail nobody knows.
+        Err(Unread::NoAnswer(failure)) if has_answered => {
+            claim.finish(Transition::Postponed(POSTPONED, failure), 0)
+        }
+        Err(Unread::NoAnswer(failure) | Unread::Failed(failure)) => claim.failed(failure, 0),
+    };
+    asked.into_iter().map(finish).collect()
+}
+
+/// Why a model did not read a mail.
+enum Unread {
+    /// No call could be begun in time.
+    NoPlace,
+    /// The call was not answered in time.
+    NoAnswer(Failure),
+    /// Any other way.
+    Failed(Failure),
+}
+
+impl From<Failure> for Unread {
+    fn from(failure: Failure) -> Unread {
+        Unread::Failed(failure)
+    }
+}
+
+/// What a call's apply does beside the call itself: the look at the mails, the cleaning, budget and count.
+pub(super) const BESIDE_A_CALL: Duration = Duration::from_secs(10);
+
+async fn ask(
+    context: &Context,
+    model: &Model,
+    mail: StoredMail,
+    deadline: Instant,
+) -> Result<(Cleaned, ExtractedEntities), Unread> {
+    let cleaned = off_the_network(move || Cleaned::new(mail)).await?;
+    if !is_worth_asking(&cleaned.as_mail()) {
+        let entities = rules::extract(&cleaned.as_mail());
+        return Ok((cleaned, entities));
+    }
+    let latest = deadline.checked_sub(model.timeout()).unwrap_or(deadline);
+    let Some(turn) = model.turn(latest).await? else { return Err(Unread::NoPlace) };
+    usage::check(context, model).await?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let reply = model.ask(&cleaned.as_mail(), left).await;
+    if reply.tokens > 0 {
+        usage::count(context, model, reply.tokens).await;
+    }
+    drop(turn); // not before the count: the next one looks at the budget
+    let answer = match reply.answer {
+        Ok(answer) => answer,
+        Err(_) if reply.late && left < model.timeout() => return Err(Unread::NoPlace),
+        Err(failure) if reply.late => return Err(Unread::NoAnswer(failure)),
+        Err(failure) => return Err(Unread::Failed(failure)),
+    };
+    let model = model.clone();
+    let checked = off_the_network(move || {
+        let entities = model.check(&answer, &cleaned.as_mail())?;
+        Ok((cleaned, entities))
+    });
+    Ok(checked.await?)
+}
+
+/// Runs computation off the threads that serve the network.
+async fn off_the_network<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let crashed = |_| Err(Failure::new(FailureClass::Permanent, "the extractor crashed"));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(crashed)
 }
 
 async fn read_mails(context: &Context, ids: &[i64]) -> Result<HashMap<i64, StoredMail>, Failure> {
@@ -61,28 +165,43 @@ async fn read_mails(context: &Context, ids: &[i64]) -> Result<HashMap<i64, Store
     ledger::mails(&connection, ids).await.map_err(|error| ledger::unreadable(&error))
 }
 
-struct Reading {
-    cleaned_body: String,
-    entities: ExtractedEntities,
+/// A mail, its text, and its place in the order of updates.
+struct Cleaned {
+    mail: StoredMail,
+    text: MailText,
     stamp: Stamp,
 }
 
-fn read(mail: &StoredMail) -> Result<Reading, Failure> {
-    let text = mail_text::read(mail.body_text.as_deref(), mail.body_html.as_deref());
-    let entities = rules::extract(&Mail {
-        subject: &mail.subject,
-        from_email: &mail.from_email,
-        from_name: mail.from_name.as_deref(),
-        text: &text,
-    });
-    let stamp = Stamp::new(mail.received_at, mail.email_id, Revision::FIRST)
-        .map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
-    Ok(Reading { cleaned_body: text.current, entities, stamp })
+impl Cleaned {
+    fn new(mail: StoredMail) -> Result<Cleaned, Failure> {
+        let stamp = Stamp::new(mail.received_at, mail.email_id, Revision::FIRST)
+            .map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
+        let text = mail_text::read(mail.body_text.as_deref(), mail.body_html.as_deref());
+        Ok(Cleaned { mail, text, stamp })
+    }
+
+    fn as_mail(&self) -> Mail<'_> {
+        Mail {
+            subject: &self.mail.subject,
+            from_email: &self.mail.from_email,
+            from_name: self.mail.from_name.as_deref(),
+            text: &self.text,
+        }
+    }
+
+    /// Estimated, of all bodies and of what is left to read.
+    fn token_counts(&self) -> (i32, i32) {
+        let bodies = [&self.mail.body_text, &self.mail.body_html];
+        let received = bodies.into_iter().flatten().map(|body| body.chars().count()).sum();
+        (estimated_tokens(received), estimated_tokens(self.text.current.chars().count()))
+    }
 }
 
-fn store(claim: Claim, mail: &StoredMail, Reading { cleaned_body, entities, stamp }: Reading) -> Finished {
+fn store(claim: Claim, cleaned: Cleaned, entities: ExtractedEntities) -> Finished {
+    let token_counts = cleaned.token_counts();
+    let Cleaned { mail, text, stamp } = cleaned;
     let is_reply = entities.is_creditor_reply;
-    let update = is_reply.then(|| debt_update(mail, &entities, stamp));
+    let update = is_reply.then(|| debt_update(&mail, &entities, stamp));
     let next = update
         .as_ref()
         .map(|update| claim.next(Operation::CreditorDebtUpdate, stamp.revision(), json!(update)));
@@ -90,9 +209,10 @@ fn store(claim: Claim, mail: &StoredMail, Reading { cleaned_body, entities, stam
     let mut finished = claim.done(outcome, stamp.number());
     finished.next = next;
     if let Some(email) = &mut finished.email {
-        email.cleaned_body = Some(without_nul(&cleaned_body));
+        email.cleaned_body = Some(without_nul(&text.current));
         email.extracted_data = Some(json!(entities));
         email.idempotency_key = update.as_ref().map(write_key);
+        email.token_counts = Some(token_counts);
     }
     finished
 }

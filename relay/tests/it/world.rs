@@ -71,6 +71,7 @@ impl World {
             mongodb_database: self.mongo.name.clone(),
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             guard: WriteGuard { hold_lower: true },
+            extractor: None,
             pool_size: 5,
             retention: std::time::Duration::from_secs(30 * 86_400),
         }

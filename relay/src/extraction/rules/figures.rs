@@ -95,6 +95,23 @@ pub(super) fn figures(units: &[Unit], english: bool) -> Vec<Vec<Figure>> {
     all
 }
 
+/// The cents of what the units write as money: figures in euros, and numbers with cents that have no currency. Not what is negative.
+pub(super) fn written(units: &[Unit], english: bool) -> Vec<i64> {
+    let mut all = Vec::new();
+    for (unit, found) in units.iter().zip(figures(units, english)) {
+        let inside =
+            |number: &Number| found.iter().any(|other| (other.start..other.end).contains(&number.start));
+        let bare = numbers(&unit.text, english);
+        let bare = bare.iter().filter(|number| number.decimals && !inside(number));
+        let bare = bare
+            .map(|number| figure(&unit.text, number, Currency::Euro, (number.start, number.end), unit.row));
+        let bare: Vec<Figure> = bare.collect();
+        let euros = found.iter().chain(&bare).filter(|figure| figure.currency == Currency::Euro);
+        all.extend(euros.filter(|figure| !figure.negative).filter_map(|figure| figure.cents));
+    }
+    all
+}
+
 fn header(text: &str) -> Option<Currency> {
     let found = HEADER.captures(text)?;
     let name = found.iter().skip(1).flatten().next()?;

@@ -32,7 +32,8 @@ impl Name {
     }
 }
 
-pub(super) fn folded(word: &str) -> String {
+/// One spelling for what people write in two: case, ß, umlauts.
+pub(in crate::extraction) fn folded(word: &str) -> String {
     word.to_lowercase().replace('ß', "ss").replace('ä', "ae").replace('ö', "oe").replace('ü', "ue")
 }
 

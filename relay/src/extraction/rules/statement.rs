@@ -28,6 +28,11 @@ static ORDERS: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)\bignor(?:e|ier\p{L}*)\b.{0,60}\b(?:anweisung|instruction|vorgabe|regel|prompt|previous|bisherig|vorherig)|\b(?:debt_amount|is_creditor_reply|client_aktenzeichen|reference_numbers|system ?prompt|language model|sprachmodell|chatbot|llm)\b|^\W*(?:system|assistant)\s*:|\b(?:ki|ai)-?\s?(?:system|assist|modell|model|agent)|\ban (?:die|alle|das) (?:ki|automatisch\p{L}* verarbeitung)\b|\b(?:setze|setz|trage|erfasse|verbuche|gib|antworte|set|return|output|write|respond)\b.{0,60}\b(?:betrag|amount|forderung|json|claim)\b",
     )
 });
+/// Whether a text gives orders to the machine that reads it.
+pub(super) fn gives_orders(text: &str) -> bool {
+    ORDERS.is_match(text)
+}
+
 /// A longer passage in quotation marks is somebody else's text.
 static QUOTED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#""[^"]{50,}"|„[^“”]{50,}[“”]|»[^«]{50,}«|“[^”]{50,}”"#));
