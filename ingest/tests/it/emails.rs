@@ -79,7 +79,7 @@ async fn the_messages_are_found_through_the_index() {
     client
         .batch_execute(
             "insert into outbox_messages (aggregate_type, aggregate_id, operation, payload, idempotency_key)
-                select 'incoming_email', n::text, 'email_extraction', '{}', 'email_extraction:' || n || ':0' from generate_series(1, 5000) n;
+                select 'incoming_email', n::text, 'email_extraction', '{}', 'email_extraction:' || n || ':0' from generate_series(1, 50000) n;
             analyze outbox_messages",
         )
         .await
