@@ -1,7 +1,10 @@
 //! The relay's settings: one clap struct, checked as a whole, all problems reported at once.
 
+mod resend;
+
 use crate::write_guard::WriteGuard;
 use clap::Args;
+pub use resend::{ResendConfig, ResendSettings};
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
@@ -58,6 +61,8 @@ pub struct Settings {
     /// How log lines look: json or text
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
+    #[command(flatten)]
+    resend: ResendSettings,
 }
 
 /// What the relay works with, checked.
@@ -79,6 +84,8 @@ pub struct Config {
     pub pool_size: usize,
     /// How long finished messages stay.
     pub retention: Duration,
+    /// Where mails are fetched whose events carried only an id; None = this relay fetches none.
+    pub resend: Option<ResendConfig>,
 }
 
 impl Settings {
@@ -122,6 +129,7 @@ impl Settings {
         if given(&self.extractor, EXTRACTOR) != EXTRACTOR {
             problems.push("EXTRACTOR must be rules: this build has no other extractor".into());
         }
+        let resend = self.resend.check(&mut problems);
         let log_format = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>();
         keep(&mut problems, log_format.map_err(|problem| format!("LOG_FORMAT {problem}")));
         keep(&mut problems, log_filter());
@@ -135,6 +143,7 @@ impl Settings {
                 guard: WriteGuard { hold_lower: hold_lower? },
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),
+                resend,
             })
         };
         config().filter(|_| problems.is_empty()).ok_or(problems)

@@ -3,9 +3,11 @@
 //! Owns the shape that is stored and sent on. An extractor reads one cleaned mail and answers with these fields; it never
 //! decides whether the amount may be written, that is the write guard's, nor which client is meant, that is the matching's.
 
+mod headers;
 pub mod rules;
 
 use crate::mail_text::MailText;
+pub use headers::Headers;
 use serde::{Deserialize, Serialize};
 use shared::money::Amount;
 use std::fmt;
@@ -21,6 +23,8 @@ pub struct Mail<'a> {
     pub from_name: Option<&'a str>,
     /// The cleaned body.
     pub text: &'a MailText,
+    /// The headers, where the source gives them.
+    pub headers: Headers<'a>,
 }
 
 /// What reads the mails.

@@ -2,7 +2,7 @@
 
 use crate::{
     context::Context,
-    extraction::{ExtractedEntities, Mail, rules},
+    extraction::{ExtractedEntities, Headers, Mail, rules},
     ledger::{self, StoredMail},
     mail_text,
     outbox::{Claim, Finished},
@@ -69,11 +69,13 @@ struct Reading {
 
 fn read(mail: &StoredMail) -> Result<Reading, Failure> {
     let text = mail_text::read(mail.body_text.as_deref(), mail.body_html.as_deref());
+    let from_name = mail.from_name.as_deref().map(mail_text::decode_words);
     let entities = rules::extract(&Mail {
-        subject: &mail.subject,
+        subject: &mail_text::decode_words(&mail.subject),
         from_email: &mail.from_email,
-        from_name: mail.from_name.as_deref(),
+        from_name: from_name.as_deref(),
         text: &text,
+        headers: Headers::new(mail.headers.as_ref()),
     });
     let stamp = Stamp::new(mail.received_at, mail.email_id, Revision::FIRST)
         .map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
