@@ -5,7 +5,7 @@
 
 use crate::{
     access::{Access, CurrentAccess},
-    commit::{Answer, AnswerKind, CommitRequest, FirstMessage},
+    commit::{Answer, AnswerKind, CommitRequest},
     config::Config,
     debt_update,
     endpoint::{DEBT_UPDATE_SOURCE, Endpoint},
@@ -128,7 +128,7 @@ impl App {
         let verified = access.verifiers.verify(source, &head.headers, held.bytes.clone(), arrival)?;
         require_json(&head.headers)?;
         let key = request_key::from_header(&head.headers)?;
-        let mut email = source.parse(&verified, arrival)?;
+        let (mut email, first) = source.parse(&verified, arrival)?;
         let fingerprint = request_key::fingerprint(verified.content());
         let request_key =
             request_key::of_delivery(verified.signed_id(), key, email.webhook_id.as_deref(), &fingerprint);
@@ -140,7 +140,7 @@ impl App {
             fingerprint,
             raw: held.bytes.clone(),
             email,
-            first: FirstMessage::Extraction,
+            first,
             traceparent: traceparent(&head.headers),
         };
         Ok((request, held))

@@ -62,6 +62,11 @@ impl CommitRequest {
 pub enum FirstMessage {
     /// The mail has to be read.
     Extraction,
+    /// Its body has to be fetched before that.
+    Fetch {
+        /// The provider's id of the mail; the statement puts `email_id` beside it.
+        provider_id: String,
+    },
     /// The entities are known already.
     DebtUpdate {
         /// `shared::message::CreditorDebtUpdate` as JSON; the statement puts `email_id` and `stamp` in.
@@ -78,6 +83,7 @@ impl std::fmt::Debug for FirstMessage {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             FirstMessage::Extraction => "Extraction",
+            FirstMessage::Fetch { .. } => "Fetch(..)",
             FirstMessage::DebtUpdate { .. } => "DebtUpdate(..)",
         })
     }

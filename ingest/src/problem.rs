@@ -53,7 +53,7 @@ pub enum Problem {
     UnsupportedMediaType,
     /// The key or the provider's id belongs to a request with other content.
     KeyReused,
-    /// The event names a mail and does not carry it, and nothing here can fetch it yet.
+    /// The event neither carries the mail nor has an id by which it could be fetched.
     MailWithoutBody,
     /// More work than there is room for.
     Overloaded,
@@ -178,7 +178,7 @@ impl Problem {
                 "The first request with this key had other content; it stands. New content needs a new key."
             }
             Problem::MailWithoutBody => {
-                "The event has neither text nor html, and fetching the mail is not supported yet; send it again later."
+                "The event has neither text nor html, nor an email_id by which the mail could be fetched; send it again later."
             }
             Problem::Overloaded => "Send the request again later; it is safe to repeat.",
             Problem::Unavailable => "Nothing was stored. Send the request again later.",

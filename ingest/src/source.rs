@@ -6,7 +6,7 @@
 pub mod standard;
 pub mod zendesk;
 
-use crate::{email::Email, problem::Problem};
+use crate::{commit::FirstMessage, email::Email, problem::Problem};
 use hmac::{Hmac, KeyInit, Mac};
 use hyper::{HeaderMap, body::Bytes};
 use jiff::{SignedDuration, Timestamp};
@@ -48,13 +48,13 @@ impl Source {
         Source::ALL.into_iter().find(|source| source.name() == name)
     }
 
-    /// Reads the mail from an authentic body.
+    /// Reads the mail from an authentic body, and what is to be done with it first.
     ///
     /// # Errors
     /// [`Problem::InvalidPayload`], [`Problem::UnsupportedEvent`], [`Problem::MailWithoutBody`].
-    pub fn parse(self, body: &Verified<Bytes>, arrival: Timestamp) -> Result<Email, Problem> {
+    pub fn parse(self, body: &Verified<Bytes>, arrival: Timestamp) -> Result<(Email, FirstMessage), Problem> {
         match self {
-            Source::Zendesk => zendesk::parse(body.content(), arrival),
+            Source::Zendesk => Ok((zendesk::parse(body.content(), arrival)?, FirstMessage::Extraction)),
             Source::Standard => standard::parse(body.content(), arrival),
         }
     }

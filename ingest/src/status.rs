@@ -33,7 +33,9 @@ pub async fn status(client: &Object, email_id: EmailId) -> Result<Option<Value>,
 fn document(email_id: EmailId, mail: &Row, rows: &[Row]) -> Value {
     let steps: Vec<_> = rows.iter().filter_map(step).collect();
     let of = |operation: Operation| steps.iter().rev().find(|step| step["operation"] == operation.name());
-    let decisive = of(Operation::CreditorDebtUpdate).or_else(|| of(Operation::EmailExtraction));
+    let decisive = of(Operation::CreditorDebtUpdate)
+        .or_else(|| of(Operation::EmailExtraction))
+        .or_else(|| of(Operation::EmailFetch));
     let (attempts, outcome) =
         decisive.map_or((json!(0), Value::Null), |step| (step["attempts"].clone(), step["outcome"].clone()));
     json!({

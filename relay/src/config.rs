@@ -1,10 +1,12 @@
 //! The relay's settings: one clap struct, checked as a whole, all problems reported at once.
 
 mod extractor;
+mod resend;
 
 use crate::{extraction::model::ModelConfig, write_guard::WriteGuard};
 use clap::Args;
 pub use extractor::ExtractorSettings;
+pub use resend::{ResendConfig, ResendSettings};
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
@@ -59,6 +61,8 @@ pub struct Settings {
     /// How log lines look: json or text
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
+    #[command(flatten)]
+    resend: ResendSettings,
 }
 
 /// What the relay works with, checked.
@@ -82,6 +86,8 @@ pub struct Config {
     pub pool_size: usize,
     /// How long finished messages stay.
     pub retention: Duration,
+    /// Where mails are fetched whose events carried only an id; None = this relay fetches none.
+    pub resend: Option<ResendConfig>,
 }
 
 impl Settings {
@@ -131,6 +137,7 @@ impl Settings {
         let days = given(&self.retention_days, RETENTION_DAYS);
         let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
         let extractor = keep_all(&mut problems, self.extractor());
+        let resend = self.resend.check(&mut problems);
         let log_format = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>();
         keep(&mut problems, log_format.map_err(|problem| format!("LOG_FORMAT {problem}")));
         keep(&mut problems, log_filter());
@@ -145,6 +152,7 @@ impl Settings {
                 extractor: extractor?,
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),
+                resend,
             })
         };
         config().filter(|_| problems.is_empty()).ok_or(problems)

@@ -3,11 +3,13 @@
 //! Owns the shape that is stored and sent on, and the choice among the extractors. An extractor reads one cleaned mail and answers with these fields; it never
 //! decides whether the amount may be written, that is the write guard's, nor which client is meant, that is the matching's.
 
+mod headers;
 pub mod model;
 pub mod rules;
 pub mod usage;
 
 use crate::{mail_text::MailText, outcome::Failure};
+pub use headers::Headers;
 use model::{Model, ModelConfig};
 use serde::{Deserialize, Serialize};
 use shared::money::Amount;
@@ -25,6 +27,8 @@ pub struct Mail<'a> {
     pub from_name: Option<&'a str>,
     /// The cleaned body.
     pub text: &'a MailText,
+    /// The headers, where the source gives them.
+    pub headers: Headers<'a>,
 }
 
 /// What reads the mails.

@@ -1,13 +1,15 @@
 //! The text of a mail as a reader would see it, in two parts: what the sender wrote now and the history below it.
 //!
 //! Owns the choice between the text part and the HTML part, the cleaning of characters, HTML to text (`html`) and the cutting
-//! off of quoted history (`quotes`). Pure and bounded: linear in the input, no recursion over the depth of the markup.
+//! off of quoted history (`quotes`), and the words of a header that were sent encoded (`encoded_words`). Pure and bounded: linear in the input, no recursion over the depth of the markup.
 //! It never interprets what the mail says; that is `extraction`.
 
+mod encoded_words;
 mod html;
 mod quotes;
 mod style;
 
+pub use encoded_words::decode_words;
 use regex::Regex;
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization as _;

@@ -11,6 +11,7 @@ use crate::{
     extraction::Extractor,
     outbox::{Claim, Finished},
     outcome::Failure,
+    resend::Resend,
 };
 use shared::message::Operation;
 use std::time::Duration;
@@ -34,7 +35,15 @@ pub struct Limits {
 pub const fn limits(operation: Operation) -> Limits {
     match operation {
         // A mail is at most 1 MiB, so a batch is too: 32 of them.
-        Operation::EmailExtraction | Operation::EmailFetch | Operation::DebtUpdateNotification => Limits {
+        // Small batches, each one request after the other: some are applied side by side, so that a handful of requests is on its
+        // way at once, which is more than the provider lets through. A mail's two parts have 1 MiB each.
+        Operation::EmailFetch => Limits {
+            batch: 4,
+            lease: Duration::from_secs(60),
+            apply: Duration::from_secs(40),
+            finish: Duration::from_secs(4),
+        },
+        Operation::EmailExtraction | Operation::DebtUpdateNotification => Limits {
             batch: 32,
             lease: Duration::from_secs(60),
             apply: Duration::from_secs(40),
@@ -95,7 +104,9 @@ pub fn is_configured(context: &Context, operation: Operation) -> bool {
 pub async fn probe(context: &Context, operation: Operation) -> Result<(), Failure> {
     match operation {
         Operation::EmailExtraction => context.extractor.pause(),
-        Operation::EmailFetch | Operation::DebtUpdateNotification | Operation::ReviewNotification => Ok(()),
+        Operation::DebtUpdateNotification | Operation::ReviewNotification => Ok(()),
+        // Whether it answers, the next fetch tells; but it may have asked to be left alone until then.
+        Operation::EmailFetch => context.resend.as_ref().map_or(Ok(()), Resend::ready),
         Operation::CreditorDebtUpdate => context.clients.ping().await,
     }
 }

@@ -7,7 +7,9 @@ use crate::{
     lane::{Lane, Summary, Trouble},
     maintenance,
     mongo::Clients,
-    operations, wake,
+    operations,
+    resend::Resend,
+    wake,
 };
 use shared::{
     admin::{self, Readiness},
@@ -37,6 +39,8 @@ pub async fn context(config: &Config) -> Result<Context, String> {
     let clients = clients.map_err(|error| format!("MONGODB_URL: {error}"))?;
     let mut context = Context::new(pool, clients, config.guard);
     context.extractor = Extractor::new(config.extractor.as_ref())?;
+    let resend = config.resend.as_ref().map(Resend::new).transpose();
+    context.resend = resend.map_err(|error| format!("RESEND_API_KEY: {error}"))?;
     Ok(context)
 }
 
@@ -94,8 +98,19 @@ pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summa
     }
 }
 
+/// The operations that this relay carries out. Says once which it does not: their messages wait.
 fn configured(context: &Context) -> impl Iterator<Item = Operation> {
-    Operation::ALL.into_iter().filter(|operation| operations::is_configured(context, *operation))
+    let is_configured = |operation: &Operation| {
+        let is_configured = operations::is_configured(context, *operation);
+        if !is_configured {
+            tracing::info!(
+                operation = operation.name(),
+                "not configured: its messages wait for a relay that is"
+            );
+        }
+        is_configured
+    };
+    Operation::ALL.into_iter().filter(is_configured)
 }
 
 /// Who holds a claim, for people who look into the table.

@@ -7,7 +7,7 @@
 )]
 
 use relay::{
-    extraction::{ExtractedEntities, Mail, rules},
+    extraction::{ExtractedEntities, Headers, Mail, rules},
     mail_text,
 };
 use serde_json::Value;
@@ -24,6 +24,7 @@ fn samples() -> Vec<(String, Value, ExtractedEntities)> {
             from_email: mail["from_email"].as_str().unwrap(),
             from_name: mail["from_name"].as_str(),
             text: &text,
+            headers: Headers::default(),
         });
         (path.file_stem().unwrap().to_string_lossy().into_owned(), sample["expected"].clone(), entities)
     };

@@ -200,6 +200,17 @@ pub struct EmailFetch {
     pub provider_id: String,
 }
 
+impl EmailFetch {
+    /// Whether a text may be a provider's id: 1 to 255 printable ASCII characters without blanks. The two names of folders are none,
+    /// since the id becomes one segment of a path.
+    #[must_use]
+    pub fn is_provider_id(text: &str) -> bool {
+        (1..=255).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+            && !matches!(text, "." | "..")
+    }
+}
+
 /// Payload of [`Operation::DebtUpdateNotification`]: what was written. The rest stands in the mail's row.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct DebtUpdateNotification {

@@ -224,6 +224,14 @@ impl FirstRow<'_> {
                 extracted_data: None,
                 key_hash: None,
             },
+            FirstMessage::Fetch { provider_id } => FirstRow {
+                operation: Operation::EmailFetch,
+                payload: Cow::Owned(json!({ "provider_id": provider_id })),
+                stamped: false,
+                processing_status: "received",
+                extracted_data: None,
+                key_hash: None,
+            },
             FirstMessage::DebtUpdate { payload, extracted_data, key_hash } => FirstRow {
                 operation: Operation::CreditorDebtUpdate,
                 payload: Cow::Borrowed(payload),

@@ -3,6 +3,7 @@
 
 use super::{SigningKey, Verified, header, in_window, matching_key, unix_seconds};
 use crate::{
+    commit::FirstMessage,
     email::{self, Email, UNBOUNDED},
     json_body::{Fields, parse as parse_json},
     problem::Problem,
@@ -16,7 +17,7 @@ use hyper::{HeaderMap, body::Bytes};
 use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shared::process::Secret;
+use shared::{message::EmailFetch, process::Secret};
 
 /// Signatures of one request that are looked at: a sender rotating its keys sends two.
 const MAX_SIGNATURES: usize = 16;
@@ -104,12 +105,13 @@ pub fn is_id(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'.')
 }
 
-/// Reads the event `email.received`. Unknown fields are allowed: the request is kept as received.
+/// Reads the event `email.received`, and what is to be done first: a mail that comes without its words, as Resend's do, has to be
+/// fetched by the id that it has there. Unknown fields are allowed: the request is kept as received.
 ///
 /// # Errors
 /// [`Problem::InvalidPayload`]; [`Problem::UnsupportedEvent`] for other types; [`Problem::MailWithoutBody`] where neither
-/// text nor html is given, so that the sender keeps the mail.
-pub fn parse(body: &[u8], arrival: Timestamp) -> Result<Email, Problem> {
+/// text nor html nor an id to fetch it by is given, so that the sender keeps the mail.
+pub fn parse(body: &[u8], arrival: Timestamp) -> Result<(Email, FirstMessage), Problem> {
     let mut event = Fields::new(parse_json(body)?, "");
     let kind = event.required_text("type", 100);
     let created_at = event.take("created_at");
@@ -142,10 +144,22 @@ pub fn parse(body: &[u8], arrival: Timestamp) -> Result<Email, Problem> {
     };
     event.absorb(fields);
     event.finish()?;
-    if email.body_text.is_none() && email.body_html.is_none() {
-        return Err(Problem::MailWithoutBody);
+    let first = first_message(&email).ok_or(Problem::MailWithoutBody)?;
+    Ok((email, first))
+}
+
+/// None: there is nothing to read and nothing to fetch it by.
+fn first_message(email: &Email) -> Option<FirstMessage> {
+    let bodies = [email.body_text.as_deref(), email.body_html.as_deref()];
+    if bodies.iter().flatten().any(|body| !body.trim().is_empty()) {
+        return Some(FirstMessage::Extraction);
     }
-    Ok(email)
+    let provider_id = email.webhook_id.as_deref().map(str::trim).filter(|id| EmailFetch::is_provider_id(id));
+    match provider_id {
+        Some(id) => Some(FirstMessage::Fetch { provider_id: id.to_owned() }),
+        // A body that is said to be empty is one.
+        None => bodies.iter().any(Option::is_some).then_some(FirstMessage::Extraction),
+    }
 }
 
 #[cfg(test)]
@@ -259,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_a_mail_only_with_its_body() {
+    fn an_event_is_a_mail_with_its_body_or_with_an_id_to_fetch_it_by() {
         let arrival: Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
         let event = |data: &str| {
             parse(
@@ -268,10 +282,27 @@ mod tests {
                 arrival,
             )
         };
-        let email = event(r#"{"email_id":"e1","from":"Bank AG <a@b.example>","to":["x@y.example"],"subject":"S","text":"T"}"#).unwrap();
+        let (email, first) = event(r#"{"email_id":"e1","from":"Bank AG <a@b.example>","to":["x@y.example"],"subject":"S","text":"T"}"#).unwrap();
+        assert_eq!(first, FirstMessage::Extraction);
         assert_eq!((email.from_name.as_deref(), email.body_text.as_deref()), (Some("Bank AG"), Some("T")));
         assert_eq!(email.received_at.time.to_string(), "2026-02-17T08:14:22Z");
-        assert_eq!(event(r#"{"from":"a@b.example"}"#).err(), Some(Problem::MailWithoutBody));
+        let first =
+            |members: &str| event(&format!(r#"{{"from":"a@b.example"{members}}}"#)).map(|(_, first)| first);
+        let fetch = |id: &str| Ok(FirstMessage::Fetch { provider_id: id.into() });
+        assert_eq!(first(r#","email_id":" e2 ""#), fetch("e2"));
+        assert_eq!(first(r#","email_id":"e2","text":"","html":" \n""#), fetch("e2"));
+        assert_eq!(first(r#","email_id":"../e2?x#y""#), fetch("../e2?x#y"), "odd, and the relay's business");
+        assert_eq!(first(r#","text":"""#), Ok(FirstMessage::Extraction));
+        for without in [
+            "",
+            r#","email_id":null"#,
+            r#","email_id":" ""#,
+            r#","email_id":"e 2""#,
+            r#","email_id":"..""#,
+            r#","email_id":"é""#,
+        ] {
+            assert_eq!(first(without), Err(Problem::MailWithoutBody), "{without}");
+        }
         let attached = event(r#"{"from":"a@b.example","text":"T","attachments":[{"size":"x"}]}"#);
         assert!(
             matches!(attached, Err(Problem::InvalidPayload(errors)) if errors[0].pointer == "/data/attachments/0/size")

@@ -130,13 +130,63 @@ async fn a_standard_webhook_is_stored_once_under_its_signed_id() {
     let texts: Vec<String> = (0..5).map(|column| row.get(column)).collect();
     assert_eq!(texts, ["standard", "msg_1", "a@b.example", "Bank AG", "f.pdf"]);
 
-    let metadata_only = r#"{"type":"email.received","data":{"email_id":"e2","from":"a@b.example"}}"#;
+    let metadata_only = r#"{"type":"email.received","data":{"from":"a@b.example","subject":"S"}}"#;
     let signed = standard_verifier().sign(None, Timestamp::now(), metadata_only.as_bytes());
     service.post(STANDARD, signed, metadata_only).await.is_problem(503, "mail-without-body");
     let other_type = r#"{"type":"email.bounced","data":{}}"#;
     let signed = standard_verifier().sign(None, Timestamp::now(), other_type.as_bytes());
     service.post(STANDARD, signed, other_type).await.is_problem(400, "unsupported-event");
     assert_eq!(rows(&client).await, [1, 1, 1]);
+}
+
+/// The fields of an event as Resend's documentation lists them: no body, no headers.
+const RESEND_EVENT: &str = r#"{
+    "type": "email.received", "created_at": "2026-02-22T23:41:12.126Z",
+    "data": {
+        "email_id": "56761188-7520-42d8-8898-ff6fc54ce618", "created_at": "2026-02-22T23:41:11.894719+00:00",
+        "from": "Quarkstein Bank <forderungen@quarkstein-bank.example>", "to": ["post@kanzlei.example"], "bcc": [], "cc": [],
+        "message_id": "<111-222-333@quarkstein-bank.example>", "subject": "Ihre Anfrage",
+        "attachments": [{
+            "id": "2a0c9ce0-3112-4728-976e-47ddcd16a318", "filename": "aufstellung.png", "content_type": "image/png",
+            "content_disposition": "inline", "content_id": "img001"
+        }]
+    }
+}"#;
+
+#[tokio::test]
+async fn an_event_without_the_mails_body_is_stored_once_with_a_message_to_fetch_it() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let signed = || standard_verifier().sign(Some("msg_1"), Timestamp::now(), RESEND_EVENT.as_bytes());
+    let id = service.post("/api/v1/resend/webhook", signed(), RESEND_EVENT).await.email_id("accepted");
+    assert_eq!(service.post(STANDARD, signed(), RESEND_EVENT).await.email_id("duplicate"), id);
+    let client = database.client().await;
+    assert_eq!(rows(&client).await, [1, 1, 1]);
+    assert_whole(&client).await;
+    let row = client
+        .query_one(
+            "select m.aggregate_type, m.operation, m.payload::text, m.idempotency_key, e.processing_status, e.webhook_id, e.from_email,
+                e.received_at::text, e.attachments #>> '{0,filename}', e.body_text is null and e.body_html is null
+            from incoming_emails e, outbox_messages m",
+            &[],
+        )
+        .await
+        .unwrap();
+    let texts: Vec<String> = (0..9).map(|column| row.get(column)).collect();
+    let payload = format!(r#"{{"email_id": {id}, "provider_id": "56761188-7520-42d8-8898-ff6fc54ce618"}}"#);
+    assert_eq!(texts[..4], ["incoming_email", "email_fetch", &payload, &format!("email_fetch:{id}:0")]);
+    assert_eq!(texts[4..7], ["received", "msg_1", "forderungen@quarkstein-bank.example"]);
+    assert_eq!(texts[7].parse::<Timestamp>().unwrap().to_string(), "2026-02-22T23:41:11.894719Z");
+    assert_eq!((texts[8].as_str(), row.get::<_, bool>(9)), ("aufstellung.png", true));
+    // The relay reads what the statement wrote.
+    let read: shared::message::EmailFetch = serde_json::from_str(&texts[2]).unwrap();
+    assert_eq!((read.email_id, read.provider_id.len()), (id, 36));
+
+    let status = service.get(&format!("/v1/emails/{id}")).await.json();
+    assert_eq!((&status["attempts"], &status["outcome"]), (&0.into(), &serde_json::Value::Null));
+    client.batch_execute("update outbox_messages set retry_count = 3").await.unwrap();
+    let status = service.get(&format!("/v1/emails/{id}")).await.json();
+    assert_eq!((&status["attempts"], &status["steps"][0]["operation"]), (&3.into(), &"email_fetch".into()));
 }
 
 #[tokio::test]

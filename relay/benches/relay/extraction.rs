@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use futures_util::{StreamExt, stream};
 use relay::{
     config::ExtractorSettings,
-    extraction::{ExtractedEntities, Extractor, Intent, Mail, model::ModelConfig},
+    extraction::{ExtractedEntities, Extractor, Headers, Intent, Mail, model::ModelConfig},
     mail_text,
     outcome::Failure,
 };
@@ -82,6 +82,7 @@ async fn read(extractor: &Extractor, webhook: &Webhook) -> Read {
         from_email: &webhook.from_email,
         from_name: webhook.from_name.as_deref(),
         text: &text,
+        headers: Headers::default(),
     };
     extractor.read(&mail).await
 }

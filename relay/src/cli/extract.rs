@@ -1,7 +1,7 @@
 //! `relay extract`: what an extractor makes of one mail. Needs neither Postgres nor MongoDB and counts nothing.
 
 use crate::{
-    extraction::{Extractor, Mail, estimated_tokens, model::ModelConfig},
+    extraction::{Extractor, Headers, Mail, estimated_tokens, model::ModelConfig},
     mail_text::{self, MailText},
 };
 use anyhow::{Context as _, bail};
@@ -23,6 +23,8 @@ struct Webhook {
     subject: Option<String>,
     body_text: Option<String>,
     body_html: Option<String>,
+    #[serde(default)]
+    headers: Option<serde_json::Value>,
 }
 
 /// Reads the mail, prints its entities as JSON and, without `--json`, how much text there was.
@@ -36,6 +38,7 @@ pub(super) async fn run(file: Option<&Path>, json: bool, model: Option<&ModelCon
         from_email: address,
         from_name: webhook.from_name.as_deref().filter(|name| !name.trim().is_empty()).or(name),
         text: &text,
+        headers: Headers::new(webhook.headers.as_ref()),
     };
     let entities = extractor.read(&mail).await?;
     if json {

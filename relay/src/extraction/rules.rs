@@ -3,7 +3,7 @@
 //! Owns the order in which a mail is read: who is meant, what every figure of money is, what kind of mail it is, and only then
 //! which figure, if any, is the claim. Text that gives orders to its reader is content like any other. The parts own their
 //! vocabulary: `flow` the pieces of a text, `figures` numbers, `labels` their meaning, `statement` all of them, `amounts` the choice, `kind` the intent,
-//! `names`, `references` and `creditor` the rest.
+//! `signs` what the headers add to it, `names`, `references` and `creditor` the rest.
 
 mod amounts;
 mod creditor;
@@ -13,6 +13,7 @@ mod kind;
 mod labels;
 mod names;
 mod references;
+mod signs;
 mod statement;
 
 pub(super) use names::folded;

@@ -3,7 +3,8 @@
 use crate::{
     context::Context,
     extraction::{
-        ExtractedEntities, Extractor, Mail, estimated_tokens, is_worth_asking, model::Model, rules, usage,
+        ExtractedEntities, Extractor, Headers, Mail, estimated_tokens, is_worth_asking, model::Model, rules,
+        usage,
     },
     ledger::{self, StoredMail},
     mail_text::{self, MailText},
@@ -173,9 +174,11 @@ struct Cleaned {
 }
 
 impl Cleaned {
-    fn new(mail: StoredMail) -> Result<Cleaned, Failure> {
+    fn new(mut mail: StoredMail) -> Result<Cleaned, Failure> {
         let stamp = Stamp::new(mail.received_at, mail.email_id, Revision::FIRST)
             .map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
+        mail.subject = mail_text::decode_words(&mail.subject).into_owned();
+        mail.from_name = mail.from_name.map(|name| mail_text::decode_words(&name).into_owned());
         let text = mail_text::read(mail.body_text.as_deref(), mail.body_html.as_deref());
         Ok(Cleaned { mail, text, stamp })
     }
@@ -186,6 +189,7 @@ impl Cleaned {
             from_email: &self.mail.from_email,
             from_name: self.mail.from_name.as_deref(),
             text: &self.text,
+            headers: Headers::new(self.mail.headers.as_ref()),
         }
     }
 

@@ -81,6 +81,7 @@ fn shortened(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extraction::Headers;
     use crate::{extraction::Intent, mail_text::MailText};
 
     #[test]
@@ -89,8 +90,13 @@ mod tests {
             current: format!("Beginn{}Summe", "ä".repeat(100_000)),
             history: "alt".repeat(9_000),
         };
-        let mail =
-            Mail { subject: &"s".repeat(9_000), from_email: "a@b.example", from_name: None, text: &text };
+        let mail = Mail {
+            subject: &"s".repeat(9_000),
+            from_email: "a@b.example",
+            from_name: None,
+            text: &text,
+            headers: Headers::default(),
+        };
         let sent: Value = serde_json::from_str(&data(&mail)).unwrap();
         let sent_text = sent["text"].as_str().unwrap();
         assert!(sent_text.starts_with("Beginn") && sent_text.ends_with("Summe"));

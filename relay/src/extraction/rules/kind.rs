@@ -2,7 +2,10 @@
 //!
 //! Owns the intent. It reads phrases of the new text and the subject; amounts only as "there is a claim" or "it is zero".
 
-use super::pattern;
+use super::{
+    pattern,
+    signs::{Mailing, Signs},
+};
 use crate::extraction::{Intent, Mail};
 use regex::Regex;
 use std::sync::LazyLock;
@@ -54,18 +57,26 @@ static IN_THE_MATTER: LazyLock<Regex> = LazyLock::new(|| {
 pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: bool) -> Option<Intent> {
     let (subject, body) = (mail.subject, mail.text.current.as_str());
     let from = mail.from_email;
+    let signs = Signs::of(mail.headers);
+    if signs.report.is_some() {
+        return signs.report;
+    }
     if BOUNCE_SENDER.is_match(from)
         || (BOUNCE.is_match(subject) && (BOUNCE.is_match(body) || body.trim().is_empty()))
+        || (signs.has_no_return_path && !states_claim && (BOUNCE.is_match(subject) || BOUNCE.is_match(body)))
     {
         return Some(Intent::Bounce);
     }
-    if AUTO_SUBJECT.is_match(subject) && !states_claim {
+    if (AUTO_SUBJECT.is_match(subject) || signs.is_automatic_answer) && !states_claim {
         return Some(Intent::AutoReply);
     }
     if ABSENT.is_match(body) && !states_claim && body.len() < 1500 {
         return Some(Intent::AutoReply);
     }
-    let by_machine = MACHINE.is_match(body) || MACHINE.is_match(from) || AUTO_SUBJECT.is_match(subject);
+    let by_machine = MACHINE.is_match(body)
+        || MACHINE.is_match(from)
+        || AUTO_SUBJECT.is_match(subject)
+        || signs.is_by_machine;
     if RECEIVED.is_match(body) && PROMISED.is_match(body) && by_machine && !states_claim {
         return Some(Intent::AutoReply);
     }
@@ -73,7 +84,14 @@ pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: b
         ADVERT.find_iter(subject).chain(ADVERT.find_iter(body)).map(|m| m.as_str().to_lowercase()).collect();
     adverts.sort_unstable();
     adverts.dedup();
-    (adverts.len() >= 2 && !has_our_number && !IN_THE_MATTER.is_match(body)).then_some(Intent::Spam)
+    // What went to many needs fewer words of an advertisement; but not what may be a creditor's letter through a mass mailer.
+    let needed = match signs.mailing {
+        _ if states_claim || is_unknown(body) => 2,
+        Mailing::No => 2,
+        Mailing::Perhaps => 1,
+        Mailing::List => 0,
+    };
+    (adverts.len() >= needed && !has_our_number && !IN_THE_MATTER.is_match(body)).then_some(Intent::Spam)
 }
 
 static UNKNOWN: LazyLock<Regex> = LazyLock::new(|| {

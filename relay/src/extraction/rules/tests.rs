@@ -1,16 +1,22 @@
 //! Mails of other wordings than the samples: each is a kind of trap, with the amount that a careful clerk would enter.
 
 use super::extract;
-use crate::extraction::{ExtractedEntities, Intent, Mail};
+use crate::extraction::{ExtractedEntities, Headers, Intent, Mail};
 use crate::mail_text;
+use serde_json::{Value, json};
 
 fn read(subject: &str, body: &str) -> ExtractedEntities {
+    read_with(&Value::Null, subject, body)
+}
+
+fn read_with(headers: &Value, subject: &str, body: &str) -> ExtractedEntities {
     let text = mail_text::read(Some(body), None);
     extract(&Mail {
         subject,
         from_email: "post@firma.invalid",
         from_name: Some("Beispiel Handel GmbH"),
         text: &text,
+        headers: Headers::new(Some(headers)),
     })
 }
 
@@ -220,5 +226,83 @@ fn intents() {
         ("", Intent::Question),
     ] {
         assert_eq!(read("Ines Rohrbach", body).intent, intent, "{body}");
+    }
+}
+
+const CLAIM: &str = "Guten Tag,\n\ndie Gesamtforderung gegen Ihren Mandanten Ines Rohrbach beträgt 1.780,00 EUR.\n\nMit freundlichen Grüßen\nBeispiel Handel GmbH\n";
+const REFUSAL: &str = "Guten Tag,\n\ndem Plan für Frau Ines Rohrbach können wir nicht zustimmen.\n\nMit freundlichen Grüßen\nBeispiel Handel GmbH\n";
+const SUBJECT: &str = "AW: Ihr Zeichen 543000, Ines Rohrbach";
+
+#[test]
+fn no_header_but_a_mail_systems_report_costs_a_stated_claim() {
+    for headers in [
+        json!({ "Auto-Submitted": "auto-generated" }),
+        json!({ "Auto-Submitted": "auto-replied" }),
+        json!({ "X-Autoreply": "yes", "Precedence": "auto_reply" }),
+        json!({ "Precedence": "bulk", "List-Unsubscribe": "<https://x.invalid/>", "List-Id": "<x.invalid>" }),
+        json!({ "Return-Path": "<>", "X-Auto-Response-Suppress": "All" }),
+    ] {
+        let found = read_with(&headers, SUBJECT, CLAIM);
+        assert_eq!(
+            found.debt_amount.map(|amount| amount.to_string()).as_deref(),
+            Some("1780.00"),
+            "{headers}"
+        );
+        // Nor does what only hints at a machine cost a letter without an amount.
+        if !headers.to_string().contains("repl") {
+            assert_eq!(read_with(&headers, SUBJECT, REFUSAL).intent, Intent::Rejection, "{headers}");
+        }
+    }
+    for headers in [
+        json!({ "Content-Type": "multipart/report; report-type=delivery-status; boundary=x" }),
+        json!({ "X-Failed-Recipients": "post@firma.invalid" }),
+    ] {
+        let found = read_with(&headers, SUBJECT, CLAIM);
+        assert_eq!((found.is_creditor_reply, found.intent), (false, Intent::Bounce), "{headers}");
+    }
+}
+
+#[test]
+fn headers_tell_an_automatic_answer_whose_words_do_not() {
+    let body =
+        "Guten Tag,\n\nwir sind ab dem 3. März wieder für Sie da. In dringenden Fällen hilft Frau Becker.\n";
+    assert!(read(SUBJECT, body).is_creditor_reply);
+    for headers in [
+        json!({ "Auto-Submitted": "auto-replied (vacation)" }),
+        json!({ "X-Autorespond": SUBJECT }),
+        json!({ "Precedence": "auto_reply" }),
+    ] {
+        let found = read_with(&headers, SUBJECT, body);
+        assert_eq!((found.is_creditor_reply, found.intent), (false, Intent::AutoReply), "{headers}");
+    }
+}
+
+#[test]
+fn what_hints_at_a_machine_makes_a_receipt_of_words_that_sound_like_one() {
+    let body = "Guten Tag,\n\nIhre Anfrage ist eingegangen. Wir melden uns innerhalb von fünf Werktagen.\n";
+    assert!(read(SUBJECT, body).is_creditor_reply);
+    for headers in
+        [json!({ "Auto-Submitted": "auto-generated" }), json!({ "X-Auto-Response-Suppress": "DR, OOF" })]
+    {
+        assert_eq!(read_with(&headers, SUBJECT, body).intent, Intent::AutoReply, "{headers}");
+    }
+    let body = "Guten Tag,\n\nIhre Nachricht konnte nicht zugestellt werden.\n";
+    assert!(read("Ihre Nachricht", body).is_creditor_reply);
+    assert_eq!(read_with(&json!({ "Return-Path": "<>" }), "Ihre Nachricht", body).intent, Intent::Bounce);
+}
+
+#[test]
+fn a_newsletter_is_told_by_its_list_and_a_creditors_letter_through_a_mass_mailer_is_not_lost() {
+    let news = "Guten Tag,\n\nin dieser Ausgabe lesen Sie, was sich im März für unsere Leser ändert.\n";
+    let list = json!({ "List-Id": "<news.firma.invalid>", "List-Unsubscribe": "<https://firma.invalid/>" });
+    assert!(read("Neues im März", news).is_creditor_reply);
+    assert_eq!(read_with(&list, "Neues im März", news).intent, Intent::Spam);
+    let mass_mailer = json!({ "List-Unsubscribe": "<https://firma.invalid/>" });
+    let advert = "Guten Tag,\n\nbesuchen Sie unser Webinar am 3. März.\n";
+    assert_eq!(read_with(&mass_mailer, "Einladung", advert).intent, Intent::Spam);
+    let unknown = "Guten Tag,\n\nwir können Ihre Anfrage leider keinem Kunden zuordnen. Bitte nennen Sie uns das Geburtsdatum.\n";
+    for headers in [&list, &mass_mailer] {
+        assert_eq!(read_with(headers, "Ihre Anfrage", unknown).intent, Intent::Question);
+        assert_eq!(read_with(headers, SUBJECT, REFUSAL).intent, Intent::Rejection);
     }
 }

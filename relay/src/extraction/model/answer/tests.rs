@@ -1,7 +1,7 @@
 //! Answers of all kinds against one mail: what passes, what becomes null, what is no answer.
 
 use super::*;
-use crate::mail_text::MailText;
+use crate::{extraction::Headers, mail_text::MailText};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -29,6 +29,7 @@ fn read(answer: &Answer) -> Result<ExtractedEntities, &'static str> {
         from_email: "post@gross.example",
         from_name: Some("Groß & Söhne"),
         text: &text,
+        headers: Headers::default(),
     };
     entities(answer, &mail)
 }
