@@ -2,7 +2,10 @@
 
 use crate::world::{World, turmhaus};
 use clap::Parser;
-use ingest::{config::Settings, source::zendesk};
+use ingest::{
+    config::Settings,
+    source::{standard, zendesk},
+};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 use relay::{lane::Trouble, review};
@@ -16,6 +19,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const TOKEN: &str = "Authorization: Bearer end-to-end\r\n";
+const STANDARD_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const SECRET: &str = "a secret of this test with many bytes";
 
 #[derive(Parser)]
@@ -24,19 +28,20 @@ struct CommandLine {
     settings: Settings,
 }
 
-struct Ingest {
+pub(crate) struct Ingest {
     address: SocketAddr,
     zendesk: zendesk::Verifier,
     _end: DropGuard,
 }
 
 impl Ingest {
-    async fn over(world: &World) -> Ingest {
+    pub(crate) async fn over(world: &World) -> Ingest {
         let given = [
             ("--database-url", world.database.url.as_str()),
             ("--listen", "127.0.0.1:0"),
             ("--admin-listen", "127.0.0.1:0"),
             ("--zendesk-webhook-secret", SECRET),
+            ("--standard-webhook-secret", STANDARD_SECRET),
             ("--api-tokens", "end-to-end"),
         ];
         let words = given.iter().flat_map(|(flag, value)| [*flag, *value]);
@@ -53,7 +58,15 @@ impl Ingest {
         self.request("POST", "/v1/webhooks/zendesk", &headers, body).await
     }
 
-    async fn email(&self, email_id: &Value) -> Value {
+    /// As Resend sends it.
+    pub(crate) async fn standard(&self, body: &str) -> Value {
+        let verifier = standard::Verifier::new(&STANDARD_SECRET.parse().unwrap(), 1).unwrap();
+        let signed = verifier.sign(None, Timestamp::now(), body.as_bytes());
+        let headers: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.request("POST", "/api/v1/resend/webhook", &headers, body).await
+    }
+
+    pub(crate) async fn email(&self, email_id: &Value) -> Value {
         self.request("GET", &format!("/v1/emails/{email_id}"), TOKEN, "").await
     }
 

@@ -16,6 +16,7 @@ mod extraction_command;
 mod extraction_crashes;
 mod failover;
 mod feed;
+mod fetch;
 mod fleet;
 mod interleavings;
 mod maintenance;
