@@ -155,8 +155,15 @@ async fn a_locked_table_holds_no_more_connections_than_the_pool_has() {
         assert!(count(&client, connections).await <= 3);
     }
     owner.batch_execute("commit").await.unwrap();
-    eventually("an answer", || async { service.zendesk(&mail("w0")).await.status == 200 }).await;
-    eventually("a reading", || async { service.get("/v1/emails/1").await.status == 200 }).await;
+    let stored = std::cell::RefCell::new(serde_json::Value::Null);
+    eventually("an answer", async || {
+        let answer = service.zendesk(&mail("w0")).await;
+        *stored.borrow_mut() = answer.json()["email_id"].clone();
+        answer.status == 200
+    })
+    .await;
+    let path = format!("/v1/emails/{}", stored.into_inner());
+    eventually("a reading", || async { service.get(&path).await.status == 200 }).await;
     assert_whole(&client).await;
 }
 
