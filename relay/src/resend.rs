@@ -243,6 +243,8 @@ fn is_about_tls(error: &reqwest::Error) -> bool {
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default)]
+    id: Value,
+    #[serde(default)]
     text: Option<Words>,
     #[serde(default)]
     html: Option<Words>,
@@ -278,11 +280,16 @@ impl<'de> Deserialize<'de> for Words {
 /// # Errors
 /// Transient: it is not what the provider documents.
 fn read(body: &[u8]) -> Result<Received, Failure> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|error| {
-        // The category only: serde_json's own words may quote the mail.
-        let text = format!("Resend's answer is not as documented ({:?})", error.classify());
-        Failure::new(FailureClass::Transient, text)
-    })?;
+    let undocumented = |what: &str| {
+        Failure::new(FailureClass::Transient, format!("Resend's answer is not as documented ({what})"))
+    };
+    // The category only: serde_json's own words may quote the mail.
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|error| undocumented(&format!("{:?}", error.classify()).to_lowercase()))?;
+    // Else whatever answers with some JSON would make an empty mail of this one.
+    if answer.id.is_null() && answer.headers.is_null() && answer.text.is_none() && answer.html.is_none() {
+        return Err(undocumented("no mail"));
+    }
     let mut cut = Vec::new();
     let mut part = |name, words: Option<Words>| {
         let text = words?.0;
