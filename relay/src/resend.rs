@@ -97,9 +97,9 @@ impl Resend {
     pub fn ready(&self) -> Result<(), Failure> {
         let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            // The same text until it is over, since every new one is logged.
             Some(left) if !left.is_zero() => {
-                let text = format!("Resend asks for patience for another {} s", left.as_secs() + 1);
-                Err(Failure::new(FailureClass::SinkDown, text))
+                Err(Failure::new(FailureClass::SinkDown, "Resend has asked to be left alone for a while"))
             }
             Some(_) | None => Ok(()),
         }

@@ -2,7 +2,10 @@
 
 use crate::world::{World, turmhaus};
 use clap::Parser;
-use ingest::{config::Settings, source::zendesk};
+use ingest::{
+    config::Settings,
+    source::{standard, zendesk},
+};
 use jiff::Timestamp;
 use mongodb::bson::{Document, doc};
 use relay::{lane::Trouble, operator};
@@ -17,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 const TOKEN: &str = "Authorization: Bearer end-to-end\r\n";
 const SECRET: &str = "a secret of this test with many bytes";
+const STANDARD_SECRET: &str = "whsec_YSBzZWNyZXQgb2YgdGhpcyB0ZXN0IHdpdGggbWFueSBieXRlcw==";
 
 #[derive(Parser)]
 struct CommandLine {
@@ -24,19 +28,21 @@ struct CommandLine {
     settings: Settings,
 }
 
-struct Ingest {
+pub(crate) struct Ingest {
     address: SocketAddr,
     zendesk: zendesk::Verifier,
+    standard: standard::Verifier,
     _end: DropGuard,
 }
 
 impl Ingest {
-    async fn over(world: &World) -> Ingest {
+    pub(crate) async fn over(world: &World) -> Ingest {
         let given = [
             ("--database-url", world.database.url.as_str()),
             ("--listen", "127.0.0.1:0"),
             ("--admin-listen", "127.0.0.1:0"),
             ("--zendesk-webhook-secret", SECRET),
+            ("--standard-webhook-secret", STANDARD_SECRET),
             ("--api-tokens", "end-to-end"),
         ];
         let words = given.iter().flat_map(|(flag, value)| [*flag, *value]);
@@ -44,16 +50,27 @@ impl Ingest {
         let shutdown = CancellationToken::new();
         let serving = ingest::start(config, shutdown.clone()).await.unwrap();
         let zendesk = zendesk::Verifier::new(&SECRET.parse().unwrap(), false, 1).unwrap();
-        Ingest { address: serving.address, zendesk, _end: shutdown.drop_guard() }
+        let standard = standard::Verifier::new(&STANDARD_SECRET.parse().unwrap(), 1).unwrap();
+        Ingest { address: serving.address, zendesk, standard, _end: shutdown.drop_guard() }
     }
 
     async fn webhook(&self, body: &str) -> Value {
         let signed = self.zendesk.sign(Timestamp::now(), body.as_bytes());
-        let headers: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.request("POST", "/v1/webhooks/zendesk", &headers, body).await
+        self.signed("/v1/webhooks/zendesk", &signed, body).await
     }
 
-    async fn email(&self, email_id: &Value) -> Value {
+    /// An event as Resend sends them.
+    pub(crate) async fn event(&self, body: &str) -> Value {
+        let signed = self.standard.sign(None, Timestamp::now(), body.as_bytes());
+        self.signed("/v1/webhooks/standard", &signed, body).await
+    }
+
+    async fn signed(&self, path: &str, signed: &[(&str, String)], body: &str) -> Value {
+        let headers: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.request("POST", path, &headers, body).await
+    }
+
+    pub(crate) async fn email(&self, email_id: &Value) -> Value {
         self.request("GET", &format!("/v1/emails/{email_id}"), TOKEN, "").await
     }
 

@@ -15,6 +15,8 @@ mod end_to_end;
 mod extraction_crashes;
 mod failover;
 mod feed;
+mod fetch;
+mod fetch_crashes;
 mod fleet;
 mod interleavings;
 mod maintenance;
