@@ -6,7 +6,11 @@ use crate::{
     outages::until,
     world::{World, seeblick},
 };
-use hyper::{Request, body::Incoming, header};
+use hyper::{
+    Request,
+    body::Incoming,
+    header::{HeaderName, LOCATION, RETRY_AFTER},
+};
 use mongodb::bson::{Document, doc};
 use relay::{
     config::ResendConfig,
@@ -46,8 +50,8 @@ Quarkstein Bank AG
 pub(crate) enum Act {
     /// Status and body.
     Answer(u16, Vec<u8>),
-    /// A 429 with this `Retry-After`.
-    Limit(&'static str),
+    /// Status and one header.
+    Header(u16, HeaderName, &'static str),
     /// Keeps the connection and says nothing.
     Silence,
 }
@@ -122,9 +126,9 @@ async fn act(
             r#"{"statusCode":404,"name":"not_found","message":"Email not found"}"#,
         ),
         Some(Act::Answer(status, body)) => reply(status, "application/json", body),
-        Some(Act::Limit(seconds)) => {
-            let mut reply = reply(429, "application/json", r#"{"name":"rate_limit_exceeded"}"#);
-            reply.headers_mut().insert(header::RETRY_AFTER, seconds.parse().unwrap());
+        Some(Act::Header(status, name, value)) => {
+            let mut reply = reply(status, "application/json", r#"{"name":"from_the_tests"}"#);
+            reply.headers_mut().insert(name, value.parse().unwrap());
             reply
         }
         Some(Act::Silence) => pending().await,
@@ -294,13 +298,13 @@ async fn a_mail_that_is_not_there_yet_is_asked_for_again_later() {
 #[tokio::test]
 async fn a_provider_that_asks_for_patience_is_left_alone_until_then_and_no_attempt_is_counted() {
     let (world, provider) = (World::new().await, Provider::new().await);
-    provider.does("e1", Act::Limit("1"));
+    provider.does("e1", Act::Header(429, RETRY_AFTER, "1"));
     provider.has("e2", stored_there("x", json!({})));
     let emails = [to_fetch(&world, "e1").await, to_fetch(&world, "e2").await];
     let context = context(&world, provider.config()).await;
     let (class, text) = trouble(&world, &context).await;
     assert_eq!(class, FailureClass::SinkDown);
-    assert_eq!(text, "Resend answers 429 (rate_limit_exceeded) and asks for patience for 1 s");
+    assert_eq!(text, "Resend answers 429 (from_the_tests) and asks for patience for 1 s");
     let resend = context.resend.clone().unwrap();
     assert!(resend.ready().is_err());
     trouble(&world, &context).await;
@@ -429,11 +433,15 @@ async fn a_hostile_id_leads_nowhere_but_to_the_mail_of_that_id() {
 #[tokio::test]
 async fn a_redirect_is_not_followed_with_the_key() {
     let (world, provider) = (World::new().await, Provider::new().await);
-    provider.does("e1", Act::Answer(302, Vec::new()));
+    provider.does("e1", Act::Header(302, LOCATION, "/emails/receiving/e2"));
     let email = to_fetch(&world, "e1").await;
     let (class, text) = trouble(&world, &context(&world, provider.config()).await).await;
-    assert_eq!((class, text.as_str()), (FailureClass::SinkMisconfigured, "Resend answers 302"));
+    assert_eq!(
+        (class, text.as_str()),
+        (FailureClass::SinkMisconfigured, "Resend answers 302 (from_the_tests)")
+    );
     assert_eq!(world.state(email).await, "waiting/sink_misconfigured/0");
+    assert_eq!(provider.asked(), ["/emails/receiving/e1"]);
 }
 
 #[tokio::test]
