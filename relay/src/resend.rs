@@ -97,9 +97,9 @@ impl Resend {
     pub fn ready(&self) -> Result<(), Failure> {
         let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            // The same text until it is over, since every new one is logged.
             Some(left) if !left.is_zero() => {
-                let text = format!("Resend asks for patience for another {} s", left.as_secs() + 1);
-                Err(Failure::new(FailureClass::SinkDown, text))
+                Err(Failure::new(FailureClass::SinkDown, "Resend has asked to be left alone for a while"))
             }
             Some(_) | None => Ok(()),
         }
@@ -242,19 +242,16 @@ fn is_about_tls(error: &reqwest::Error) -> bool {
 /// The members of the answer that are of use; the others are not even looked at.
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default, deserialize_with = "present")]
-    text: Option<Option<Words>>,
-    #[serde(default, deserialize_with = "present")]
-    html: Option<Option<Words>>,
+    #[serde(default)]
+    id: Value,
+    #[serde(default)]
+    text: Option<Words>,
+    #[serde(default)]
+    html: Option<Words>,
     #[serde(default)]
     headers: Value,
     #[serde(default)]
     attachments: Value,
-}
-
-/// Tells a null, a mail without that part, from a member that is not there at all.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Words>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 /// A text in which half a character, as is left where somebody cut an emoji in two, does not spoil the rest.
@@ -283,14 +280,15 @@ impl<'de> Deserialize<'de> for Words {
 /// # Errors
 /// Transient: it is not what the provider documents.
 fn read(body: &[u8]) -> Result<Received, Failure> {
-    let unusable = |why: &str| {
-        Failure::new(FailureClass::Transient, format!("Resend's answer is not as documented ({why})"))
+    let undocumented = |what: &str| {
+        Failure::new(FailureClass::Transient, format!("Resend's answer is not as documented ({what})"))
     };
     // The category only: serde_json's own words may quote the mail.
-    let answer: Answer =
-        serde_json::from_slice(body).map_err(|error| unusable(&format!("{:?}", error.classify())))?;
-    if answer.text.is_none() && answer.html.is_none() {
-        return Err(unusable("neither text nor html")); // it would pass for a mail that says nothing
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|error| undocumented(&format!("{:?}", error.classify()).to_lowercase()))?;
+    // Else whatever answers with some JSON would make an empty mail of this one.
+    if answer.id.is_null() && answer.headers.is_null() && answer.text.is_none() && answer.html.is_none() {
+        return Err(undocumented("no mail"));
     }
     let mut cut = Vec::new();
     let mut part = |name, words: Option<Words>| {
@@ -301,8 +299,8 @@ fn read(body: &[u8]) -> Result<Received, Failure> {
         }
         Some(kept)
     };
-    let body_text = part("text", answer.text.flatten());
-    let body_html = part("html", answer.html.flatten());
+    let body_text = part("text", answer.text);
+    let body_html = part("html", answer.html);
     // Headers are stored even where there are none: they tell a mail that was fetched from one that was not.
     let headers = Some(Value::Object(headers_of(&answer.headers)));
     let attachments = attachments_of(&answer.attachments);

@@ -90,10 +90,19 @@ fn half_a_character_does_not_spoil_the_rest() {
 
 #[test]
 fn an_empty_mail_is_a_mail_and_anything_but_an_object_is_none() {
-    let Received { parts, cut } = read(br#"{"text": null}"#).unwrap();
+    let Received { parts, cut } = read(br#"{"id": "e1", "text": null}"#).unwrap();
     assert_eq!((parts.body_text, parts.body_html, parts.attachments, cut.len()), (None, None, None, 0));
     assert_eq!(parts.headers, Some(json!({})));
-    for broken in [&b"[]"[..], b"{}", b"", b"<html>", b"{\"text\": 5}", b"{\"text\": \"geheim", b"null"] {
+    for broken in [
+        &b"[]"[..],
+        b"{}",
+        br#"{"message": "ok"}"#,
+        b"",
+        b"<html>",
+        b"{\"text\": 5}",
+        b"{\"text\": \"geheim",
+        b"null",
+    ] {
         let failure = read(broken).unwrap_err();
         assert_eq!(failure.class, FailureClass::Transient);
         assert!(!failure.text.contains("geheim"), "{failure}");

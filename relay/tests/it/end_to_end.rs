@@ -19,8 +19,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const TOKEN: &str = "Authorization: Bearer end-to-end\r\n";
-const STANDARD_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const SECRET: &str = "a secret of this test with many bytes";
+const STANDARD_SECRET: &str = "whsec_YSBzZWNyZXQgb2YgdGhpcyB0ZXN0IHdpdGggbWFueSBieXRlcw==";
 
 #[derive(Parser)]
 struct CommandLine {
@@ -31,6 +31,7 @@ struct CommandLine {
 pub(crate) struct Ingest {
     address: SocketAddr,
     zendesk: zendesk::Verifier,
+    standard: standard::Verifier,
     _end: DropGuard,
 }
 
@@ -49,21 +50,33 @@ impl Ingest {
         let shutdown = CancellationToken::new();
         let serving = ingest::start(config, shutdown.clone()).await.unwrap();
         let zendesk = zendesk::Verifier::new(&SECRET.parse().unwrap(), false, 1).unwrap();
-        Ingest { address: serving.address, zendesk, _end: shutdown.drop_guard() }
+        let standard = standard::Verifier::new(&STANDARD_SECRET.parse().unwrap(), 1).unwrap();
+        Ingest { address: serving.address, zendesk, standard, _end: shutdown.drop_guard() }
     }
 
     async fn webhook(&self, body: &str) -> Value {
         let signed = self.zendesk.sign(Timestamp::now(), body.as_bytes());
-        let headers: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.request("POST", "/v1/webhooks/zendesk", &headers, body).await
+        self.signed("/v1/webhooks/zendesk", &signed, body).await
     }
 
-    /// As Resend sends it.
-    pub(crate) async fn standard(&self, body: &str) -> Value {
+    /// An event as Resend sends them.
+    pub(crate) async fn event(&self, body: &str) -> Value {
         let verifier = standard::Verifier::new(&STANDARD_SECRET.parse().unwrap(), 1).unwrap();
-        let signed = verifier.sign(None, Timestamp::now(), body.as_bytes());
-        let headers: String = signed.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.request("POST", "/api/v1/resend/webhook", &headers, body).await
+        self.signed("/v1/webhooks/standard", &verifier.sign(None, Timestamp::now(), body.as_bytes()), body)
+            .await
+    }
+
+    async fn signed(&self, path: &str, signed: &[(&str, String)], body: &str) -> Value {
+        let headers: String = signed
+            .iter()
+            .map(|(name, value)| {
+                format!(
+                    "{name}: {value}
+"
+                )
+            })
+            .collect();
+        self.request("POST", path, &headers, body).await
     }
 
     pub(crate) async fn email(&self, email_id: &Value) -> Value {

@@ -17,6 +17,7 @@ mod extraction_crashes;
 mod failover;
 mod feed;
 mod fetch;
+mod fetch_crashes;
 mod fleet;
 mod interleavings;
 mod maintenance;

@@ -66,6 +66,9 @@ async fn bad_configuration_exits_64_with_all_problems_at_once() {
         .env("RELAY_ADMIN_LISTEN", "nowhere")
         .env("RELAY_POOL_SIZE", "many")
         .env("EXTRACTOR", "oracle")
+        .env("RESEND_API_KEY", "re_two words")
+        .env("RESEND_URL", "http://api.resend.com")
+        .env("RESEND_TIMEOUT_MS", "0")
         .env("LOG_FORMAT", "xml")
         .env("RUST_LOG", "a=b=c")
         .output();
@@ -78,6 +81,9 @@ async fn bad_configuration_exits_64_with_all_problems_at_once() {
         "RELAY_ADMIN_LISTEN",
         "RELAY_POOL_SIZE",
         "EXTRACTOR",
+        "RESEND_API_KEY",
+        "RESEND_URL",
+        "RESEND_TIMEOUT_MS",
         "LOG_FORMAT",
         "RUST_LOG",
         "RUST_LOG",
@@ -112,6 +118,10 @@ async fn an_empty_variable_counts_as_not_set() {
         "DATABASE_DIRECT_URL",
         "DATABASE_DIRECT_URL_FILE",
         "RELAY_ADMIN_LISTEN",
+        "RESEND_API_KEY",
+        "RESEND_API_KEY_FILE",
+        "RESEND_URL",
+        "RESEND_TIMEOUT_MS",
     ] {
         command.env(name, "");
     }
