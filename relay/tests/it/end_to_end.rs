@@ -61,9 +61,8 @@ impl Ingest {
 
     /// An event as Resend sends them.
     pub(crate) async fn event(&self, body: &str) -> Value {
-        let verifier = standard::Verifier::new(&STANDARD_SECRET.parse().unwrap(), 1).unwrap();
-        self.signed("/v1/webhooks/standard", &verifier.sign(None, Timestamp::now(), body.as_bytes()), body)
-            .await
+        let signed = self.standard.sign(None, Timestamp::now(), body.as_bytes());
+        self.signed("/v1/webhooks/standard", &signed, body).await
     }
 
     async fn signed(&self, path: &str, signed: &[(&str, String)], body: &str) -> Value {
