@@ -66,15 +66,8 @@ impl Ingest {
     }
 
     async fn signed(&self, path: &str, signed: &[(&str, String)], body: &str) -> Value {
-        let headers: String = signed
-            .iter()
-            .map(|(name, value)| {
-                format!(
-                    "{name}: {value}
-"
-                )
-            })
-            .collect();
+        let line = |(name, value): &(&str, String)| format!("{name}: {value}\r\n");
+        let headers: String = signed.iter().map(line).collect();
         self.request("POST", path, &headers, body).await
     }
 
