@@ -1,7 +1,10 @@
 //! The relay's settings: one clap struct, checked as a whole, all problems reported at once.
 
-use crate::write_guard::WriteGuard;
+mod notification;
+
+use crate::{smtp::Mailer, write_guard::WriteGuard};
 use clap::Args;
+pub use notification::NotificationSettings;
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
@@ -58,6 +61,9 @@ pub struct Settings {
     /// How log lines look: json or text
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
+    /// The letters to the firm
+    #[command(flatten)]
+    notification: NotificationSettings,
 }
 
 /// What the relay works with, checked.
@@ -79,6 +85,8 @@ pub struct Config {
     pub pool_size: usize,
     /// How long finished messages stay.
     pub retention: Duration,
+    /// What sends letters to the firm; None = nothing is sent.
+    pub mailer: Option<Mailer>,
 }
 
 impl Settings {
@@ -125,6 +133,8 @@ impl Settings {
         let log_format = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>();
         keep(&mut problems, log_format.map_err(|problem| format!("LOG_FORMAT {problem}")));
         keep(&mut problems, log_filter());
+        let mailer = self.notification.check();
+        let mailer = mailer.map_err(|found| problems.extend(found)).ok();
         let config = || {
             Some(Config {
                 database_url: database_url?,
@@ -135,6 +145,7 @@ impl Settings {
                 guard: WriteGuard { hold_lower: hold_lower? },
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),
+                mailer: mailer?,
             })
         };
         config().filter(|_| problems.is_empty()).ok_or(problems)

@@ -2,6 +2,7 @@
 
 mod creditor_debt_update;
 mod debt_update_notification;
+mod delivery;
 mod email_extraction;
 mod email_fetch;
 mod review_notification;
@@ -39,9 +40,9 @@ pub const fn limits(operation: Operation) -> Limits {
             apply: Duration::from_secs(40),
             finish: Duration::from_secs(4),
         },
-        // As many as a digest may list.
+        // A quarter of it may be messages that have waited, and a digest lists as many.
         Operation::ReviewNotification => Limits {
-            batch: 200,
+            batch: 800,
             lease: Duration::from_secs(60),
             apply: Duration::from_secs(40),
             finish: Duration::from_secs(4),
@@ -80,10 +81,11 @@ pub fn is_configured(context: &Context, operation: Operation) -> bool {
 /// The sink's [`Failure`].
 pub async fn probe(context: &Context, operation: Operation) -> Result<(), Failure> {
     match operation {
-        Operation::EmailExtraction
-        | Operation::EmailFetch
-        | Operation::DebtUpdateNotification
-        | Operation::ReviewNotification => Ok(()),
+        Operation::EmailExtraction | Operation::EmailFetch => Ok(()),
+        Operation::DebtUpdateNotification | Operation::ReviewNotification => match &context.mailer {
+            Some(mailer) => mailer.probe().await,
+            None => Ok(()),
+        },
         Operation::CreditorDebtUpdate => context.clients.ping().await,
     }
 }

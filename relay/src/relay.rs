@@ -34,7 +34,9 @@ pub async fn context(config: &Config) -> Result<Context, String> {
     let clients = Clients::new(config.mongodb_url.expose(), &config.mongodb_database, "relay").await;
     let pool = pool.map_err(|error| format!("DATABASE_URL: {error}"))?;
     let clients = clients.map_err(|error| format!("MONGODB_URL: {error}"))?;
-    Ok(Context::new(pool, clients, config.guard))
+    let mut context = Context::new(pool, clients, config.guard);
+    context.mailer = config.mailer.clone();
+    Ok(context)
 }
 
 /// Works until the token is cancelled: stops claiming, finishes what is under way, gives the rest back.

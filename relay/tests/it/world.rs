@@ -73,6 +73,7 @@ impl World {
             guard: WriteGuard { hold_lower: true },
             pool_size: 5,
             retention: std::time::Duration::from_secs(30 * 86_400),
+            mailer: None,
         }
     }
 
