@@ -1,11 +1,13 @@
 //! The relay's settings: one clap struct, checked as a whole, all problems reported at once.
 
 mod extractor;
+mod notification;
 mod resend;
 
-use crate::{extraction::model::ModelConfig, write_guard::WriteGuard};
+use crate::{extraction::model::ModelConfig, smtp::Mailer, write_guard::WriteGuard};
 use clap::Args;
 pub use extractor::ExtractorSettings;
+pub use notification::NotificationSettings;
 pub use resend::{ResendConfig, ResendSettings};
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
@@ -63,6 +65,9 @@ pub struct Settings {
     log_format: String,
     #[command(flatten)]
     resend: ResendSettings,
+    /// The letters to the firm
+    #[command(flatten)]
+    notification: NotificationSettings,
 }
 
 /// What the relay works with, checked.
@@ -88,6 +93,8 @@ pub struct Config {
     pub retention: Duration,
     /// Where mails are fetched whose events carried only an id; None = this relay fetches none.
     pub resend: Option<ResendConfig>,
+    /// What sends letters to the firm; None = nothing is sent.
+    pub mailer: Option<Mailer>,
 }
 
 impl Settings {
@@ -141,6 +148,8 @@ impl Settings {
         let log_format = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>();
         keep(&mut problems, log_format.map_err(|problem| format!("LOG_FORMAT {problem}")));
         keep(&mut problems, log_filter());
+        let mailer = self.notification.check();
+        let mailer = mailer.map_err(|found| problems.extend(found)).ok();
         let config = || {
             Some(Config {
                 database_url: database_url?,
@@ -153,6 +162,7 @@ impl Settings {
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),
                 resend,
+                mailer: mailer?,
             })
         };
         config().filter(|_| problems.is_empty()).ok_or(problems)

@@ -143,7 +143,7 @@ impl EmailChange {
                 Outcome::NotCreditorReply => change.shows("not_creditor_reply", None, "not_applicable"),
                 Outcome::Extracted => change.shows("extracted", None, "pending"),
                 Outcome::Fetched => change.shows("received", None, "pending"),
-                Outcome::Sent => {} // says nothing about the mail
+                Outcome::Sent | Outcome::Discarded => {} // say nothing about the mail
             },
             Transition::Parked(_, _) => change.shows("matching", Some("no_match"), "pending"),
             Transition::Retry(_, failure) => {
@@ -360,4 +360,74 @@ pub fn unreadable(error: &tokio_postgres::Error) -> Failure {
     let refused = error.code().is_some_and(|code| code.code().starts_with("22"));
     let class = if refused { FailureClass::Permanent } else { FailureClass::SinkDown };
     Failure::new(class, format!("Postgres: {}", shared::postgres::reason(error)))
+}
+
+/// By primary key.
+const READ_TICKETS: &str =
+    "select id, ticket_id from incoming_emails where id = any($1) and ticket_id is not null";
+
+/// The tickets of these mails; a mail without one is absent.
+///
+/// # Errors
+/// The statement's.
+pub async fn tickets(
+    connection: &Connection,
+    ids: &[EmailId],
+) -> Result<HashMap<EmailId, String>, tokio_postgres::Error> {
+    let statement = connection.prepare_cached(READ_TICKETS).await?;
+    let rows = connection.query(&statement, &[&ids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// What a letter that asks for a decision says of its mail.
+#[derive(Debug)]
+pub struct UnsettledMail {
+    /// Its ticket.
+    pub ticket_id: Option<String>,
+    /// The sender's address.
+    pub from_email: String,
+    /// Whether client and creditor were found.
+    pub match_status: Option<String>,
+    /// The latest decision, if there is one.
+    pub decision: Option<String>,
+    /// Its reason.
+    pub reason: Option<String>,
+    /// What it could have been: `[{client_id, aktenzeichen, entries: [{entry_key, name}]}]`.
+    pub candidates: Option<serde_json::Value>,
+    /// What MongoDB had then.
+    pub old_amount: Option<Amount>,
+    /// The payload of the debt update that waits.
+    pub update: Option<serde_json::Value>,
+}
+
+/// By primary keys, and `decisions_email`.
+const READ_UNSETTLED: &str = "
+select r.message_id, m.ticket_id, m.from_email, m.match_status, d.decision, d.reason, d.candidates, d.old_amount::text, o.payload
+from unnest($1::bigint[], $2::bigint[]) as r(email_id, message_id)
+join incoming_emails m on m.id = r.email_id
+left join outbox_messages o on o.id = r.message_id
+left join lateral (select * from decisions where email_id = r.email_id order by id desc limit 1) d on true";
+
+/// The mails of these debt updates, by the updates' ids.
+///
+/// # Errors
+/// The statement's.
+pub async fn unsettled(
+    connection: &Connection,
+    keys: &[(EmailId, MessageId)],
+) -> Result<HashMap<MessageId, UnsettledMail>, tokio_postgres::Error> {
+    let (mails, messages): (Vec<EmailId>, Vec<MessageId>) = keys.iter().copied().unzip();
+    let statement = connection.prepare_cached(READ_UNSETTLED).await?;
+    let rows = connection.query(&statement, &[&mails, &messages]).await?;
+    let read = |row: &tokio_postgres::Row| UnsettledMail {
+        ticket_id: row.get(1),
+        from_email: row.get(2),
+        match_status: row.get(3),
+        decision: row.get(4),
+        reason: row.get(5),
+        candidates: row.get(6),
+        old_amount: row.get::<_, Option<String>>(7).and_then(|amount| amount.parse().ok()),
+        update: row.get(8),
+    };
+    Ok(rows.iter().map(|row| (row.get(0), read(row))).collect())
 }

@@ -2,6 +2,7 @@
 
 mod creditor_debt_update;
 mod debt_update_notification;
+mod delivery;
 mod email_extraction;
 mod email_fetch;
 mod review_notification;
@@ -49,9 +50,9 @@ pub const fn limits(operation: Operation) -> Limits {
             apply: Duration::from_secs(40),
             finish: Duration::from_secs(4),
         },
-        // As many as a digest may list.
+        // A quarter of it may be messages that have waited, and a digest lists as many.
         Operation::ReviewNotification => Limits {
-            batch: 200,
+            batch: 800,
             lease: Duration::from_secs(60),
             apply: Duration::from_secs(40),
             finish: Duration::from_secs(4),
@@ -104,9 +105,12 @@ pub fn is_configured(context: &Context, operation: Operation) -> bool {
 pub async fn probe(context: &Context, operation: Operation) -> Result<(), Failure> {
     match operation {
         Operation::EmailExtraction => context.extractor.pause(),
-        Operation::DebtUpdateNotification | Operation::ReviewNotification => Ok(()),
         // Whether it answers, the next fetch tells; but it may have asked to be left alone until then.
         Operation::EmailFetch => context.resend.as_ref().map_or(Ok(()), Resend::ready),
+        Operation::DebtUpdateNotification | Operation::ReviewNotification => match &context.mailer {
+            Some(mailer) => mailer.probe().await,
+            None => Ok(()),
+        },
         Operation::CreditorDebtUpdate => context.clients.ping().await,
     }
 }

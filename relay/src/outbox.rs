@@ -60,6 +60,7 @@ pub struct Claim {
     payload: String,
     /// What its earlier attempts came to.
     pub past: Past,
+    operation: Operation,
     claim_count: i64,
     is_hot: bool,
     /// Claims in a row that nobody finished, without this one.
@@ -103,8 +104,8 @@ impl Claim {
     #[must_use]
     pub fn finish(self, transition: Transition, stamp: i64) -> Finished {
         let email = Some(EmailChange::after(self.id, self.email_id, stamp, &transition))
-            // At shutdown nothing has been learnt about the mail.
-            .filter(|_| transition != Transition::GivenBack(None));
+            // At shutdown nothing has been learnt about the mail, nor by telling somebody about it.
+            .filter(|_| transition != Transition::GivenBack(None) && !self.operation.is_notification());
         Finished { claim: self, transition, email, ledger: None, decision: None, next: None }
     }
 
@@ -168,6 +169,12 @@ impl Claim {
         self.finish(Transition::GivenBack(None), 0)
     }
 
+    /// Whether it has waited for its time: it was tried before, or put off.
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        !self.is_hot
+    }
+
     /// The next step of this message's saga, about the same mail.
     #[must_use]
     pub fn next(&self, operation: Operation, revision: Revision, payload: serde_json::Value) -> Next {
@@ -179,6 +186,17 @@ impl Claim {
             payload,
             idempotency_key: operation.key(self.email_id, revision),
         }
+    }
+
+    /// The same with a key of its own.
+    #[must_use]
+    pub fn next_of_key(
+        &self,
+        operation: Operation,
+        idempotency_key: String,
+        payload: serde_json::Value,
+    ) -> Next {
+        Next { idempotency_key, ..self.next(operation, Revision::FIRST, payload) }
     }
 }
 
@@ -264,6 +282,7 @@ fn read_claim(row: &tokio_postgres::Row, operation: Operation) -> Option<Claim> 
         claim_count: row.get(1),
         // Every message is about a mail; an id that is none is none of a mail.
         email_id: row.get::<_, &str>(2).parse().unwrap_or(0),
+        operation,
         payload: row.get(3),
         past: Past {
             retry_count: row.get(4),

@@ -22,6 +22,8 @@ pub enum Outcome {
     Fetched,
     /// The notification was taken by the mail server.
     Sent,
+    /// Nothing was left to be done: what it was about has been settled otherwise.
+    Discarded,
 }
 
 impl Outcome {
@@ -37,6 +39,7 @@ impl Outcome {
             Outcome::NotCreditorReply => "not_creditor_reply",
             Outcome::Fetched => "fetched",
             Outcome::Sent => "sent",
+            Outcome::Discarded => "discarded",
         }
     }
 }
@@ -155,6 +158,14 @@ pub const fn retry_base(operation: Operation) -> Duration {
     }
 }
 
+impl Past {
+    /// Whether a counted failure of this attempt would be the last.
+    #[must_use]
+    pub const fn is_last_attempt(self) -> bool {
+        self.retry_count + 1 >= self.max_retries
+    }
+}
+
 /// Upper bound of every retry's delay.
 const RETRY_CAP: Duration = Duration::from_secs(15 * 60);
 /// A parked message looks again after this at first, then after as long as it has been missing.
@@ -178,7 +189,7 @@ pub fn decide(failure: Failure, past: Past) -> Transition {
             Transition::GivenBack(Some(failure))
         }
         FailureClass::Transient => {
-            if past.retry_count + 1 >= past.max_retries {
+            if past.is_last_attempt() {
                 return Transition::Dead(failure);
             }
             let doublings = u32::try_from(past.retry_count).unwrap_or(0).min(20);

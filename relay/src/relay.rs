@@ -41,6 +41,7 @@ pub async fn context(config: &Config) -> Result<Context, String> {
     context.extractor = Extractor::new(config.extractor.as_ref())?;
     let resend = config.resend.as_ref().map(Resend::new).transpose();
     context.resend = resend.map_err(|error| format!("RESEND_API_KEY: {error}"))?;
+    context.mailer = config.mailer.clone();
     Ok(context)
 }
 

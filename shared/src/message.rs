@@ -72,7 +72,17 @@ impl Operation {
     pub fn possible_keys(email_id: EmailId) -> Vec<String> {
         let revisions = || successors(Some(Revision::FIRST), |revision| revision.next());
         let of = |operation: Operation| revisions().map(move |revision| operation.key(email_id, revision));
-        Operation::ALL.into_iter().flat_map(of).collect()
+        let no_match = |revision| ReviewCause::NoMatch.key(email_id, revision);
+        Operation::ALL.into_iter().flat_map(of).chain(revisions().map(no_match)).collect()
+    }
+
+    /// Whether the message tells somebody about a mail and changes nothing about it.
+    #[must_use]
+    pub const fn is_notification(self) -> bool {
+        match self {
+            Operation::DebtUpdateNotification | Operation::ReviewNotification => true,
+            Operation::EmailExtraction | Operation::CreditorDebtUpdate | Operation::EmailFetch => false,
+        }
     }
 }
 
@@ -216,6 +226,8 @@ impl EmailFetch {
 pub struct DebtUpdateNotification {
     /// The mail behind the update.
     pub email_id: EmailId,
+    /// The update's place in the order of updates; its revision stands in the letter's Message-ID.
+    pub stamp: Stamp,
     /// The client, as the debt update names it.
     #[serde(default)]
     pub client_name: Option<String>,
@@ -260,11 +272,27 @@ pub enum ReviewCause {
     NoMatch,
 }
 
+impl ReviewCause {
+    /// The idempotency key of the outbox row: a mail whose client was missing may need a review later, and both are told.
+    #[must_use]
+    pub fn key(self, email_id: EmailId, revision: Revision) -> String {
+        let key = Operation::ReviewNotification.key(email_id, revision);
+        match self {
+            ReviewCause::NeedsReview => key,
+            ReviewCause::NoMatch => format!("{key}:no_match"),
+        }
+    }
+}
+
 /// Payload of [`Operation::ReviewNotification`]. Reason and candidates stand in `decisions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReviewNotification {
     /// The mail that waits.
     pub email_id: EmailId,
+    /// The debt update that waits or is held.
+    pub message_id: MessageId,
+    /// The update's place in the order of updates; its revision stands in the letter's Message-ID.
+    pub stamp: Stamp,
     /// Why it waits.
     pub cause: ReviewCause,
 }
@@ -343,8 +371,10 @@ mod tests {
     #[test]
     fn the_keys_of_a_mail_cover_every_operation_in_all_sixteen_revisions() {
         let keys = Operation::possible_keys(17);
-        assert_eq!(keys.len(), 16 * Operation::ALL.len());
-        for key in ["email_extraction:17:0", "creditor_debt_update:17:15"] {
+        assert_eq!(keys.len(), 16 * (Operation::ALL.len() + 1));
+        for key in
+            ["email_extraction:17:0", "creditor_debt_update:17:15", "review_notification:17:3:no_match"]
+        {
             assert!(keys.contains(&key.into()), "{key}");
         }
     }

@@ -32,7 +32,11 @@ impl Summary {
             Transition::Done(Outcome::Superseded) => self.superseded += 1,
             Transition::Done(Outcome::HeldForReview) => self.held += 1,
             Transition::Done(
-                Outcome::Extracted | Outcome::NotCreditorReply | Outcome::Fetched | Outcome::Sent,
+                Outcome::Extracted
+                | Outcome::NotCreditorReply
+                | Outcome::Fetched
+                | Outcome::Sent
+                | Outcome::Discarded,
             ) => {}
             Transition::Retry(_, _) => self.retried += 1,
             Transition::Parked(_, _) => self.parked += 1,

@@ -4,6 +4,7 @@
 //! its entry, or the outcome is unknown, the next round looks again: its own stamp in the entry means applied, a higher one
 //! superseded, anything else is planned anew. So there is one code path for first try, lost race, moved entry and lost reply.
 
+mod notice;
 mod plan;
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 use futures_util::future::join_all;
 use plan::{Documents, Marks, Open, Step, Target, Verdict, locate, plan, settle};
 use shared::{
-    message::{CreditorDebtUpdate, MessageId, Origin},
+    message::{CreditorDebtUpdate, MessageId, Origin, ReviewCause},
     postgres::abandon,
 };
 use std::{
@@ -131,9 +132,11 @@ async fn carry(
                 }
                 for message in std::mem::take(open) {
                     match ended.remove(&message.claim.id) {
-                        Some(Ok(verdict)) => finished.push(conclude(message, verdict)),
+                        Some(Ok(verdict)) => {
+                            finished.push(conclude(message, verdict, context.mailer.is_some()));
+                        }
                         Some(Err(failure)) => {
-                            finished.push(message.claim.failed(failure, message.update.stamp.number()));
+                            finished.push(fail(message, failure, context.mailer.is_some()));
                         }
                         None => open.push(message),
                     }
@@ -296,11 +299,24 @@ async fn write(
     Ok(results)
 }
 
-/// Words for the finish: the row, its mail, the ledger, the decision.
-fn conclude(message: Open, verdict: Verdict) -> Finished {
+/// The end of a message that cannot be carried out now; whose client is missing, the firm is told at the first look.
+fn fail(message: Open, failure: Failure, notifies: bool) -> Finished {
     let Open { claim, update, .. } = message;
+    let is_first = failure.class == FailureClass::TargetMissing && claim.past.missing_for.is_none();
+    let next =
+        (notifies && is_first).then(|| notice::of_waiting(&claim, &update, ReviewCause::NoMatch)).flatten();
+    let mut finished = claim.failed(failure, update.stamp.number());
+    finished.next = next;
+    finished
+}
+
+/// Words for the finish: the row, its mail, the ledger, the decision, and the letter if the firm gets letters.
+fn conclude(message: Open, verdict: Verdict, notifies: bool) -> Finished {
+    let Open { claim, update, .. } = message;
+    let next = notifies.then(|| notice::of_verdict(&claim, &update, &verdict)).flatten();
     let (id, email_id, stamp) = (claim.id, update.email_id, update.stamp.number());
     let mut finished = claim.done(verdict.outcome, stamp);
+    finished.next = next;
     if let Some(email) = &mut finished.email {
         email.match_confidence = verdict.confidence;
     }

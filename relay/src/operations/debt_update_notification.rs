@@ -1,11 +1,44 @@
-//! Tells the firm by mail that an amount has been written.
+//! Tells the firm by mail that an amount has been written. Changes nothing about the mail that it tells of.
 
+use super::delivery::{Post, deliver};
 use crate::{
     context::Context,
+    ledger, letters,
     outbox::{Claim, Finished},
+    outcome::{Failure, FailureClass},
 };
-use tokio::time::Instant;
+use shared::message::{DebtUpdateNotification, EmailId, Operation};
+use std::collections::HashMap;
+use tokio::time::{Instant, timeout_at};
 
-pub(super) async fn apply(_context: &Context, claims: Vec<Claim>, _deadline: Instant) -> Vec<Finished> {
-    claims.into_iter().map(Claim::give_back).collect()
+pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
+    let Some(mailer) = &context.mailer else { return claims.into_iter().map(Claim::give_back).collect() };
+    let (mut finished, mut readable) = (Vec::new(), Vec::new());
+    for claim in claims {
+        match claim.payload::<DebtUpdateNotification>() {
+            Ok(update) => readable.push((claim, update)),
+            Err(failure) => finished.push(claim.failed(failure, 0)),
+        }
+    }
+    let ids: Vec<EmailId> = readable.iter().map(|(_, update)| update.email_id).collect();
+    let late = |_| Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look at the mails"));
+    let tickets = match timeout_at(deadline, tickets(context, &ids)).await.unwrap_or_else(late) {
+        Ok(tickets) => tickets,
+        Err(failure) => {
+            finished.extend(readable.into_iter().map(|(claim, _)| claim.failed(failure.clone(), 0)));
+            return finished;
+        }
+    };
+    let post = |(claim, update): (Claim, DebtUpdateNotification)| {
+        let letter = letters::debt_update(&update, tickets.get(&update.email_id).map(String::as_str));
+        let key = Operation::DebtUpdateNotification.key(update.email_id, update.stamp.revision());
+        Post { claim, letter, key }
+    };
+    finished.extend(deliver(mailer, readable.into_iter().map(post).collect(), deadline).await);
+    finished
+}
+
+async fn tickets(context: &Context, ids: &[EmailId]) -> Result<HashMap<EmailId, String>, Failure> {
+    let connection = context.connection().await?;
+    ledger::tickets(&connection, ids).await.map_err(|error| ledger::unreadable(&error))
 }

@@ -75,6 +75,7 @@ impl World {
             pool_size: 5,
             retention: std::time::Duration::from_secs(30 * 86_400),
             resend: None,
+            mailer: None,
         }
     }
 
