@@ -57,9 +57,27 @@ fn html_is_better(plain: &str, from_html: &str) -> bool {
     }
     // A text part with a third of the HTML's text is a stub, not the same letter without its markup.
     let stub = html_length > plain_length.saturating_mul(3) && html_length > plain_length.saturating_add(200);
-    stub || (plain_length < 400
-        && html_length.saturating_mul(2) > plain_length
-        && ONLY_A_HINT.is_match(plain))
+    let half = html_length.saturating_mul(2) > plain_length;
+    stub || (plain_length < 400 && half && ONLY_A_HINT.is_match(plain))
+        || (half && (lost_its_figures(plain, from_html) || is_glued(plain)))
+}
+
+static MONEY: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"[0-9],[0-9]{2}\b|[0-9],-|(?:[0-9]\s?(?:EUR|€))|(?:EUR|€)\s?[0-9]"));
+/// A cell's text that runs into the figure of the next cell, or a figure into the next row.
+static GLUED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"\p{Ll}[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]{2}\b|[0-9],[0-9]{2}\s?(?:EUR|€)\p{Lu}\p{Ll}")
+});
+
+/// The same letter in both parts, and only the HTML has the figures: the mail program dropped the table.
+fn lost_its_figures(plain: &str, from_html: &str) -> bool {
+    let same = |line: &str| line.trim().len() >= 15 && from_html.contains(line.trim());
+    !MONEY.is_match(plain) && MONEY.is_match(from_html) && plain.lines().take(20).any(same)
+}
+
+/// A text part whose lines and cells were run together.
+fn is_glued(plain: &str) -> bool {
+    GLUED.find_iter(plain).take(2).count() == 2
 }
 
 /// The longest start of `text` that has at most `limit` bytes and ends at a character's end.
@@ -132,17 +150,35 @@ fn windows_1252(c: char) -> char {
     usize::try_from(u32::from(c) - 0x80).ok().and_then(|index| WINDOWS_1252.get(index)).copied().unwrap_or(c)
 }
 
-/// The text behind UTF-8 that was read as windows-1252 (`â‚¬` for the euro sign); None unless the whole text is of that kind.
+/// The text with every piece of UTF-8 that was read as windows-1252 (`â‚¬` for the euro sign) read again; None if it has none.
+/// A mail may hold both kinds: a name from a sound database in a template that was decoded twice.
 fn decoded_twice(text: &str) -> Option<String> {
-    if !text.contains('Ã') && !text.contains("â‚¬") && !text.contains("â\u{82}¬") {
+    if !text.contains(['Ã', 'Â', 'â']) {
         return None;
     }
+    let mut repaired = String::with_capacity(text.len());
+    let mut run = String::new();
+    for c in text.chars() {
+        if c.is_ascii() {
+            repaired.push_str(&reread(&run));
+            run.clear();
+            repaired.push(c);
+        } else {
+            run.push(c);
+        }
+    }
+    repaired.push_str(&reread(&run));
+    Some(repaired)
+}
+
+/// A run of characters beyond ASCII, read again if its bytes are sound UTF-8; else as it was.
+fn reread(run: &str) -> String {
     let byte = |c: char| match WINDOWS_1252.iter().position(|known| *known == c) {
         Some(index) => u8::try_from(index + 0x80).ok(),
         None => u8::try_from(u32::from(c)).ok(),
     };
-    let bytes: Option<Vec<u8>> = text.chars().map(byte).collect();
-    String::from_utf8(bytes?).ok()
+    let bytes: Option<Vec<u8>> = run.chars().map(byte).collect();
+    bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| run.to_owned())
 }
 
 #[expect(clippy::expect_used, reason = "the patterns are constants and a test compiles each")]
@@ -167,6 +203,7 @@ mod tests {
         assert_eq!(current("Ko\u{308}ßler 5 \u{80}\r\n\u{96} Ende"), "Kößler 5 €\n– Ende");
         assert_eq!(current("12\u{202f}345,67\u{a0}€"), "12\u{a0}345,67 €");
         assert_eq!(current("GrÃ¼ÃŸe 5 â‚¬"), "Grüße 5 €");
+        assert_eq!(current("Frau KÃ¼ssler, Jörg, Ângela"), "Frau Küssler, Jörg, Ângela");
     }
 
     #[test]
@@ -177,6 +214,14 @@ mod tests {
         assert!(read(Some("Ihr Programm kann kein HTML anzeigen."), Some(html)).current.contains("733,10"));
         assert!(read(Some("siehe HTML"), Some(&html.repeat(20))).current.contains("733,10"));
         assert!(read(Some(html), None).current.contains("733,10"));
+        let letter = "<p>Sehr geehrte Damen und Herren,</p><table><tr><td>Zinsen</td><td>20,10 EUR</td></tr><tr><td>Gesamt</td><td>733,10 EUR</td></tr></table>";
+        for text in [
+            "Sehr geehrte Damen und Herren,\n\n(siehe Tabelle)",
+            "Sehr geehrte Damen und Herren,Zinsen20,10 EURGesamt733,10 EUR",
+        ] {
+            let read = read(Some(text), Some(letter)).current;
+            assert!(read.lines().any(|line| line.starts_with("Gesamt ")), "{read}");
+        }
         assert_eq!(read(None, None), MailText::default());
     }
 

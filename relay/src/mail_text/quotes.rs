@@ -27,7 +27,7 @@ pub(super) fn split(text: &str) -> MailText {
         append(&mut current, &new);
         append(&mut history, &quoted);
         append(&mut history, &header.join("\n"));
-        if !is_passed_on(&current, below, mark.forward) {
+        if is_from_law_firm(header) || !is_passed_on(&current, below, mark.forward) {
             append(&mut history, &below.iter().map(|line| without_mark(line)).collect::<Vec<_>>().join("\n"));
             return finish(current, history);
         }
@@ -42,7 +42,8 @@ pub(super) fn split(text: &str) -> MailText {
 fn finish(current: String, history: String) -> MailText {
     let older: Vec<&str> = history.lines().collect();
     // A forward that a mail program set entirely in quotation marks.
-    if is_passed_on(&current, &older, FORWARD_LINE.is_match(&history)) {
+    let headed = older.get(..HEADER_LINES.min(older.len())).unwrap_or_default();
+    if !is_from_law_firm(headed) && is_passed_on(&current, &older, FORWARD_LINE.is_match(&history)) {
         let inner = older.iter().map(|line| without_mark(line)).collect::<Vec<_>>();
         let mark = find_mark(&inner).map_or(0, |mark| mark.at + mark.lines);
         let below = inner.get(mark..).unwrap_or_default().join("\n");
@@ -195,6 +196,12 @@ static PASSES_ON: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)\b(?:anbei|weiter(?:ge)?leite\w*|leite\w*\b.{0,60}\bweiter|unten\w*|nachfolgend\w*|nachstehend\w*|folgende\w*|siehe|s\. ?u\.|stellungnahme|z\. ?k\.|zur (?:kenntnis|weiteren)|zuständig\w*|fyi|below|forward\w*)",
     )
 });
+/// The sender points at an older mail of its own: that one may be out of date, and it is no answer passed on.
+static REFERS_BACK: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:wie (?:schon|bereits|mehrfach|zuvor|oben)\b|(?:bereits|schon|mehrfach|mehrmals) (?:\w+ ){0,2}(?:mitgeteilt|geschrieben|beantwortet|gesagt|erklärt|übersandt|geschickt|gesendet)|nichts (?:\w+ ){0,2}geändert|unverändert|keine änderung\w*|nach wie vor|weiterhin gültig|erinnerung\w*|letzten? (?:e-?mail|mail|nachricht|schreiben|antwort)|as (?:already|previously|stated)|nothing has changed|still stands)",
+    )
+});
 static DECIDES: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?i)\b(?:ablehn\w*|lehnen|abgelehnt|zustimm\w*|stimmen|einverstanden|akzeptier\w*|\d[\d.,]*\s*(?:eur|€)|€\s*\d|eur\s*\d)",
@@ -210,15 +217,27 @@ fn is_passed_on(above: &str, below: &[&str], forward: bool) -> bool {
     let thin = words <= 3 || (words <= 30 && (forward || PASSES_ON.is_match(&core)));
     // An empty answer above a long exchange says nothing either, but then the outermost letter below is ours.
     thin && !DECIDES.is_match(&core)
+        && !REFERS_BACK.is_match(&core)
         && below.iter().any(|line| !line.trim().is_empty())
         && !is_our_letter(below)
 }
 
 static OUR_VOICE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:(?:unser|mein)(?:e|en|er|em|es)?\s+mandant\w*|our client\w*|(?:unser|our) (?:az\b|aktenzeichen|zeichen|ref)|(?:wir|ich) vertrete[n]?|vertretung (?:von|der|des) .{2,60} anzeige\w*|schuldenbereinigungsplan|bitten? (?:wir|ich) (?:sie )?um|teilen sie uns .{0,80}mit)",
+        r"(?i)\b(?:(?:unser|mein)(?:e|en|er|em|es)?\s+mandant\w*|our client\w*|(?:unser|our) (?:az\b|aktenzeichen|zeichen|ref)|(?:wir|ich) vertrete[n]?|vertretung (?:von|der|des) .{2,60} anzeige\w*|schuldenbereinigungsplan|erinnern wir|wir erinnern|(?:auf|an) unsere? (?:anfrage|schreiben|erinnerung)|bitten? (?:wir|ich) (?:sie )?um|teilen sie uns .{0,80}mit)",
     )
 });
+/// Who asks creditors for figures calls itself so; a creditor's lawyers write to their principal, and then it is in doubt.
+static LAW_FIRM: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)\b(?:kanzlei|schuld(?:ner|en)beratung|schuldenhilfe|insolvenzberatung)\w*")
+});
+static TO_LINE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^[\s*_]*(?:an|to|empfänger)\s*:"));
+
+fn is_from_law_firm(header: &[&str]) -> bool {
+    let named = |label: &Regex| header.iter().any(|line| label.is_match(line) && LAW_FIRM.is_match(line));
+    named(&FROM_LINE) && !named(&TO_LINE)
+}
+
 static THEIR_VOICE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?i)\b(?:ihr(?:e|en|er|em|es)?\s+mandant\w*|your client\w*|(?:ihr|your) (?:az\b|aktenzeichen|zeichen|ref)|unsere (?:gesamt)?forderung|die kanzlei)",
@@ -268,5 +287,10 @@ mod tests {
             "Wir bleiben bei unserer Ablehnung vom letzten Mal und bitten um Beachtung.\n\n{inner}"
         ));
         assert!(!mail.current.contains("750 EUR"));
+        for above in ["Es bleibt dabei, siehe unten, bereits mitgeteilt.", "siehe unten, unverändert"] {
+            assert!(!split(&format!("{above}\n\n{inner}")).current.contains("750 EUR"), "{above}");
+        }
+        let reminder = "Von: Kanzlei Muster <a@b.invalid>\nGesendet: heute\nAn: Bauer\nBetreff: x\n\nWo bleibt die Antwort?\n";
+        assert!(!split(&format!("s. u.\n\n{reminder}\n{inner}")).current.contains("750 EUR"));
     }
 }

@@ -65,14 +65,22 @@ const TABLE_GAP: usize = 4;
 pub(super) fn figures(units: &[Unit], english: bool) -> Vec<Vec<Figure>> {
     let whole_mail =
         units.iter().filter(|unit| FOR_ALL.is_match(&unit.text)).find_map(|unit| header(&unit.text));
+    // A German table without any currency is in euros; one foreign word in the mail leaves that open.
+    let unspoken = !english && !units.iter().any(|unit| names_foreign(&unit.text));
     let mut table: Option<(Currency, usize)> = None;
     let mut all = Vec::with_capacity(units.len());
     for unit in units {
         let numbers = numbers(&unit.text, english);
         let mut found = with_currency(&unit.text, &numbers, unit.row);
+        if unit.row {
+            complete(&mut found, &unit.text, &numbers);
+        }
         if found.is_empty() {
-            let ends_in_figure =
-                unit.row && numbers.last().is_some_and(|last| unit.text.len().saturating_sub(last.end) <= 2);
+            let ends_in_figure = unit.row
+                && numbers
+                    .last()
+                    .and_then(|last| unit.text.get(last.end..))
+                    .is_some_and(|end| end.len() <= 2 || SIDE.is_match(end));
             match (ends_in_figure, whole_mail.or(table.map(|(currency, _)| currency))) {
                 (true, Some(currency)) => {
                     let decimals = numbers.iter().filter(|number| number.decimals);
@@ -82,7 +90,9 @@ pub(super) fn figures(units: &[Unit], english: bool) -> Vec<Vec<Figure>> {
                     table = table.map(|(currency, _)| (currency, 0));
                 }
                 _ => {
-                    table = match (header(&unit.text), table) {
+                    let header = header(&unit.text)
+                        .or_else(|| (unspoken && COLUMN.is_match(&unit.text)).then_some(Currency::Euro));
+                    table = match (header, table) {
                         (Some(currency), _) if unit.text.len() < 200 => Some((currency, 0)),
                         (_, Some((currency, gap))) if gap < TABLE_GAP => Some((currency, gap + 1)),
                         _ => None,
@@ -110,6 +120,37 @@ pub(super) fn written(units: &[Unit], english: bool) -> Vec<i64> {
         all.extend(euros.filter(|figure| !figure.negative).filter_map(|figure| figure.cents));
     }
     all
+}
+
+/// The debit or credit mark behind a figure of a ledger.
+static SIDE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:S|H|Soll|Haben|D|C|DR|CR)\s*$"));
+/// The heading of a table with a column of money.
+static COLUMN: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)\s{2,}(?:\p{L}*betrag|\p{L}*saldo|soll|summe|offen\p{L}*|gesamt)(?:$|\s{2,})")
+});
+static NAMED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(&format!(r"(?:^|[^\p{{L}}])({CURRENCIES})(?:$|[^\p{{L}}])")));
+
+fn names_foreign(text: &str) -> bool {
+    NAMED
+        .captures_iter(text)
+        .filter_map(|found| found.get(1))
+        .any(|name| currency(name.as_str()) == Currency::Foreign && name.as_str() != "Fr.")
+}
+
+/// A row that names its currency once has it in all of its columns.
+fn complete(found: &mut Vec<Figure>, text: &str, numbers: &[Number]) {
+    let Some(currency) = found.first().map(|first| first.currency) else { return };
+    if found.iter().any(|figure| figure.currency != currency) {
+        return;
+    }
+    for number in numbers.iter().filter(|number| number.decimals) {
+        let known = found.iter().any(|figure| figure.start <= number.start && number.end <= figure.end);
+        if !known {
+            found.push(figure(text, number, currency, (number.start, number.end), true));
+        }
+    }
+    found.sort_by_key(|figure| figure.start);
 }
 
 fn header(text: &str) -> Option<Currency> {
@@ -165,7 +206,7 @@ fn figure(
     let after = text.get(number.end..).unwrap_or_default();
     let attached = before.ends_with('-') || (before.ends_with('–') && !before.ends_with(" –"));
     let apart = row && (before.ends_with("- ") || before.ends_with("– ")) && before.len() > 3;
-    let in_credit = row && matches!(after.trim(), "H" | "CR" | "Haben" | "H EUR" | "EUR H");
+    let in_credit = row && matches!(after.trim(), "H" | "C" | "CR" | "Haben" | "H EUR" | "EUR H");
     let negative = attached || apart || in_credit || after.starts_with('-');
     Figure { start, end, cents: number.cents, currency, negative }
 }
@@ -304,5 +345,10 @@ mod tests {
         assert_eq!(signs, [false, true, true]);
         assert_eq!(read("CHF 8'512.35"), [(Some(851_235), Currency::Foreign, false)]);
         assert_eq!(read("Summe   10,00\n\nAlle Beträge in Euro").len(), 1);
+        let cents =
+            |text: &str| -> Vec<i64> { read(text).into_iter().filter_map(|(cents, ..)| cents).collect() };
+        assert_eq!(cents("Summe EUR   10,00   2,50   12,50"), [1_000, 250, 1_250]);
+        assert_eq!(cents("Beleg   Betrag   S/H\nA 7   980,00   S\nSaldo   980,00   S"), [98_000, 98_000]);
+        assert!(read("Beleg   Betrag\nA 7   980,00\n\nKurs 0,93 für CHF").is_empty());
     }
 }

@@ -69,7 +69,7 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     let total = [
-        r"(?:offene[rsn]? |gesamte[rsn]? )?gesamt(?:e[rsn]?)?(?:\s?-?(?:forderung|betr[aä]g|summe|saldo|schuld|rückst[aä]nd|verbindlichkeit|anspr[uü]ch|au(?:ß|ss)enst[aä]nd|kontostand|obligo|restschuld|restforderung|höhe)\p{L}*)?|insgesamt|ges|summe|(?:end|forderungs|schuld|rück\p{L}*|haupt)summe|\p{L}*gesamtbetrag|total\p{L}*|grand total|end(?:betrag|saldo|summe)|zusammen|alles in allem|overall|schlusssaldo|schlußsaldo",
+        r"(?:offene[rsn]? |gesamte[rsn]? )?gesamt(?:e[rsn]?)?(?:\s?-?(?:forderung|betr[aä]g|summe|saldo|schuld|rückst[aä]nd|verbindlichkeit|anspr[uü]ch|au(?:ß|ss)enst[aä]nd|kontostand|obligo|restschuld|restforderung|engagement|höhe)\p{L}*)?|insgesamt|ges|summen?|(?:end|forderungs|schuld|rück\p{L}*|haupt)summe|\p{L}*gesamtbetrag|total\p{L}*|grand total|end(?:betrag|saldo|summe)|zusammen|alles in allem|overall|schlusssaldo|schlußsaldo",
     ]
     .join("|");
     let rest = [

@@ -110,7 +110,7 @@ impl Passage<'_> {
             own_from = figure.end + behind.find([',', ';']).unwrap_or(0);
             let Some((mut kind, doubt)) = labels::meaning(figure, &context) else { continue };
             if self.unit.row && figures.len() > 1 {
-                kind = columns.kind(kind, row, place + 1 == figures.len());
+                kind = columns.kind(kind, row, place + 1 == figures.len(), adds_up(&figures));
             }
             if self.stranger {
                 kind = Kind::Other;
@@ -169,6 +169,18 @@ fn from_to(mentions: &mut [Mention], units: &[Unit]) {
     }
 }
 
+/// "Summe  1.000,00  200,00  1.200,00": the last column is what the columns before it come to.
+fn adds_up(figures: &[&&Figure]) -> bool {
+    let cents: Option<Vec<i64>> = figures.iter().map(|figure| figure.cents).collect();
+    match cents.as_deref() {
+        Some([first, between @ .., last]) if !between.is_empty() && *last > 0 => {
+            let between: i64 = between.iter().sum();
+            first + between == *last || (first - between == *last && between > 0)
+        }
+        _ => false,
+    }
+}
+
 /// The headings of a table with more than one column of figures.
 #[derive(Default)]
 struct Columns {
@@ -189,9 +201,9 @@ impl Columns {
     }
 
     /// In a row of several figures only the last can be the claim, and only of a row of totals under such a heading.
-    fn kind(&self, own: Kind, row: Kind, last: bool) -> Kind {
+    fn kind(&self, own: Kind, row: Kind, last: bool, adds_up: bool) -> Kind {
         match row {
-            Kind::Total | Kind::Rest if self.last_is_open => {
+            Kind::Total | Kind::Rest if self.last_is_open || adds_up => {
                 if last {
                     row
                 } else {
