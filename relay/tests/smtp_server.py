@@ -60,14 +60,14 @@ class Letters:
         how = self.told().get("data")
         if how and how not in ("hang", "close"):
             return str(how)
-        self.keep(session, envelope)
+        self.keep(server, session, envelope)
         if how == "hang":
             await asyncio.sleep(3600)
         if how == "close" and server.transport is not None:
             server.transport.abort()
         return "250 OK"
 
-    def keep(self, session: Session, envelope: Envelope) -> None:
+    def keep(self, server: SMTP, session: Session, envelope: Envelope) -> None:
         """One file per letter, whole or not at all."""
         content = envelope.original_content or b""
         message = email.message_from_bytes(content, policy=email.policy.default)
@@ -79,7 +79,7 @@ class Letters:
             "raw_headers": content.split(b"\r\n\r\n", 1)[0].decode("ascii", "replace"),
             "text": parts["plain"].get_content() if parts["plain"] else None,
             "html": parts["html"].get_content() if parts["html"] else None,
-            "tls": session.ssl is not None,
+            "tls": server.transport is not None and server.transport.get_extra_info("ssl_object") is not None,
             "user": session.auth_data.login.decode() if isinstance(session.auth_data, LoginPassword) else None,
         }
         self.count += 1

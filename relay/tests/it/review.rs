@@ -90,7 +90,7 @@ async fn of_two_people_who_decide_at_once_one_does() {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("both wait for the row");
+        tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.unwrap();
         held.batch_execute("commit").await.unwrap();
     };
     let (accepted, rejected, ()) = tokio::join!(
