@@ -23,6 +23,9 @@ pub(super) struct Claim {
 /// Words of a sentence that is hardly more than a figure; in a longer one the figure might be anything.
 const LONGEST_BARE: usize = 6;
 
+/// Sums of a mail that are compared with each other; a statement has a handful.
+const MOST_SUMS: usize = 8;
+
 impl Statement {
     /// The claim. With `only_zero` the mail says that nothing is owed any more, and only a written zero is an amount.
     pub(super) fn claim(&self, only_zero: bool) -> Option<Claim> {
@@ -41,13 +44,19 @@ impl Statement {
             distinct(candidates.iter().filter(|mention| mention.kind == kind).map(|mention| mention.cents))
         };
         let (totals, rests, claims) = (of(Kind::Total), of(Kind::Rest), of(Kind::Claim));
+        let loose = |mention: &Mention| {
+            mention.kind == Kind::Unlabelled && self.units.get(mention.unit).is_some_and(|unit| !unit.row)
+        };
+        if self.corrects && self.mentions.iter().any(loose) {
+            return None;
+        }
         if self.suspicious && distinct(candidates.iter().map(|mention| mention.cents)).len() > 1 {
             return None;
         }
         let cents = match (totals.as_slice(), rests.as_slice()) {
             ([], []) => return self.weaker(&claims),
             ([], [rest]) => *rest,
-            ([], several) => self.sum_among(several)?,
+            ([], several) => self.sum_among(several).or_else(|| self.last_of(several))?,
             ([total], []) => self.total_over(*total, &claims)?,
             ([total], several) => self.rest_of(*total, several)?,
             (several, rests) => self.settle(several, rests)?,
@@ -82,7 +91,7 @@ impl Statement {
                 let last = figures.last().filter(|last| last.kind == Kind::Unlabelled)?;
                 self.is_sum_of_lines_above(last).then(|| self.found(last, 0.8))
             }
-            [_] if self.leaves_a_second_claim() => None,
+            [_] if self.leaves_a_second_claim() || self.has_later_payment() => None,
             [one] => mention(*one).map(|mention| self.found(mention, if mention.doubt { 0.6 } else { 0.85 })),
             several => self.sum_among(several).and_then(mention).map(|mention| self.found(mention, 0.8)),
         }
@@ -92,11 +101,28 @@ impl Statement {
     fn leaves_a_second_claim(&self) -> bool {
         let next = |pair: &[Mention]| match pair {
             [first, second] => {
-                first.unit == second.unit && first.kind == Kind::Claim && second.kind == Kind::Unlabelled
+                let between = self
+                    .units
+                    .get(first.unit)
+                    .and_then(|unit| unit.text.get(first.end..second.start))
+                    .unwrap_or_default();
+                let listed = first.kind == Kind::Unlabelled && second.kind == Kind::Claim && LISTED.is_match(between);
+                let follows = first.kind == Kind::Claim && second.kind == Kind::Unlabelled;
+                first.unit == second.unit && (follows || listed)
             }
             _ => false,
         };
         self.mentions.windows(2).any(next)
+    }
+
+    /// A payment that is told after the claim, and nothing says whether the claim already counts it.
+    fn has_later_payment(&self) -> bool {
+        let claim = self.mentions.iter().position(|mention| mention.kind == Kind::Claim);
+        let later = self.mentions.iter().skip(claim.map_or(usize::MAX, |claim| claim + 1));
+        later.filter(|mention| mention.kind == Kind::Payment).any(|payment| {
+            let unit = self.units.get(payment.unit).map_or("", |unit| unit.text.as_str());
+            CAME_IN.is_match(&self.found(payment, 0.0).sentence) && !COUNTED.is_match(unit)
+        })
     }
 
     fn is_sum_of_lines_above(&self, last: &Mention) -> bool {
@@ -157,15 +183,54 @@ impl Statement {
         if let Some(sum) = self.sum_among(totals) {
             return Some(sum).filter(|sum| rests.iter().all(|rest| rest == sum));
         }
-        let mut explained =
-            totals.iter().filter(|after| totals.iter().any(|before| self.is_explained(*before, **after)));
-        match (explained.next(), explained.next()) {
-            (Some(one), None) => Some(*one).filter(|one| rests.iter().all(|rest| rest == one)),
-            _ => None,
-        }
+        self.last_of(totals).filter(|one| rests.iter().all(|rest| rest == one))
+    }
+
+    /// The one value that all others lead to, by the payments and additions that the mail lists.
+    fn last_of(&self, values: &[i64]) -> Option<i64> {
+        let leads = |before: i64, after: i64| {
+            self.is_before(before, after) && (self.is_explained(before, after) || self.builds_up(before, after))
+        };
+        let last = |after: &i64| values.iter().all(|before| before == after || leads(*before, *after));
+        values.iter().copied().find(|after| values.len() <= MOST_SUMS && last(after))
+    }
+
+    fn place(&self, cents: i64) -> Option<usize> {
+        self.mentions.iter().position(|mention| mention.cents == cents && labels::is_claim(mention.kind))
+    }
+
+    fn is_before(&self, before: i64, after: i64) -> bool {
+        matches!((self.place(before), self.place(after)), (Some(first), Some(second)) if first < second)
+    }
+
+    /// "Saldo 100, Zinsen 5, Zahlbetrag 105": what is listed between two sums makes the difference.
+    fn builds_up(&self, before: i64, after: i64) -> bool {
+        let (Some(first), Some(second)) = (self.place(before), self.place(after)) else { return false };
+        let between = self.mentions.get(first + 1..second).unwrap_or_default();
+        let listed: i64 = between
+            .iter()
+            .map(|mention| match mention.kind {
+                Kind::Payment => -mention.cents,
+                Kind::Part | Kind::Unlabelled => mention.cents,
+                Kind::Total | Kind::Rest | Kind::Claim | Kind::Other => 0,
+            })
+            .sum();
+        listed != 0 && before + listed == after
     }
 }
 
+/// "Rechnung 1 über 850 EUR und Rechnung 2 über": the same predicate follows for both.
+static LISTED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\)?,?\s*(?:und|sowie|and)\s(?:[^.;,]|\.[0-9]){0,80}$"));
+static CAME_IN: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:hierauf|darauf|wurden?|erhalten|erhielten|\p{L}*zahlung(?:en)?|eingegangen|gingen|geleistet|received|paid)\b",
+    )
+});
+static COUNTED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:berücksichtig\p{L}*|beruecksichtig\p{L}*|abgezogen|verrechnet|angerechnet|enthalten|einbezogen|eingerechnet|gutgeschrieben|gutgebracht|nach (?:abzug|verrechnung)|included|deducted|taken into account|already)\b",
+    )
+});
 static REMAINING: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?i)\b(?:rest\p{L}+|\p{L}*bleib\p{L}*|verblieben\p{L}*|remain\p{L}*|nach (?:abzug|zahlung|verrechnung|gutschrift|anrechnung)|valutier\p{L}*|noch)\b[^.]*$",

@@ -29,6 +29,8 @@ static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:[-*•–·]|\d{
 static DAY: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^\d{1,2}\.\s(?:\p{Ll}|Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez)"));
 
+/// "monatliche Rate: 50,00 EUR" is a line of its own though it starts small.
+static LABELLED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[^:.,;]{3,40}:\s*\S*[0-9]"));
 static CURRENCY_LAST: LazyLock<Regex> = LazyLock::new(|| pattern(r"\p{L} (?:EUR|Euro|€)$"));
 
 /// Whether a line's end separates a currency from its figure.
@@ -57,7 +59,9 @@ pub(super) fn units(text: &str) -> Vec<Unit> {
             continue;
         }
         let row = COLUMNS.is_match(line);
-        let goes_on = line.starts_with(char::is_lowercase) && !units.last().is_none_or(|unit| unit.row);
+        let goes_on = line.starts_with(char::is_lowercase)
+            && !LABELLED.is_match(line)
+            && !units.last().is_none_or(|unit| unit.row);
         let amount_goes_on =
             units.last().is_some_and(|unit| !unit.row && splits_amount(tail(&unit.text, 8), line));
         let joins = (open || (in_paragraph && (goes_on || amount_goes_on)))

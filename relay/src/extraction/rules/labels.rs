@@ -58,7 +58,7 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     .join("|");
     let former = [
         r"bisher\p{L}*|zuvor|vormals|ehemals|damals|vorher\p{L}*|statt|anstatt|anstelle|formerly|previously|instead of",
-        r"(?:vor|alt|anfangs)saldo|saldovortrag|übertrag|vortrag|(?:alter|früherer) (?:saldo|stand)",
+        r"(?:\p{L}*forderung|\p{L}*saldo|\p{L}*betrag|stand)\s+alt|(?:vor|alt|anfangs)saldo|saldovortrag|übertrag|vortrag|(?:alter|früherer) (?:saldo|stand)",
     ]
     .join("|");
     let skip = r"gesamtschuldner\p{L}*|gesamtlaufzeit|restschuldbefreiung\p{L}*|restlaufzeit|in einer summe|teilbetrag von unserer seite|setz(?:t|en) sich\b.{0,40}?\bzusammen|zahlung offen|(?:schulden|forderungs)\p{L}*(?:plan|konto|management|kauf|anmeldung|aufstellung)\p{L}*";
@@ -73,13 +73,13 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     let rest = [
-        r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|valutier\p{L}*|valuta",
+        r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|(?:bekomm|krieg)(?:e|en)\b.{0,20}?\bnoch|valutier\p{L}*|valuta",
         r"offen(?:e[rnms]?)?\s+(?:\p{L}+\s+)?(?:gesamt)?(?:betrag|forderung|saldo|summe|posten)\p{L}*|aussteh\p{L}*|ausst[aä]nd\p{L}*|au(?:ß|ss)enst[aä]nd\p{L}*|aushaft\p{L}*|\p{L}*saldo|salden|\p{L}*kontostand|balance|outstanding|zur zahlung|zu zahlen\p{L}*|zahlbetrag|ablöse\p{L}*|forderungsstand|remain\p{L}*|(?:amount )?(?:now |still )?(?:due|owed|owing|payable)|owes|unpaid|arrears|offensteh\p{L}*|offen",
         r"(?:steht|stehen|sind|ist)\s+(?:(?:uns|bei uns|hier|derzeit|aktuell|somit|damit|also|mir)\s+)*noch",
     ]
     .join("|");
     let claim = [
-        r"\p{L}*forderung(?:en|sbetrag|sbetrags|shöhe|s)?|anspruch|ansprüche|schuld(?:et|en|e|ig)?|\p{L}*schulden|\p{L}*r(?:ü|ue)ckst[aä](?:nd|nde|nden|ndes)|\p{L}*verbindlichkeit(?:en)?|(?:steht|stehen) uns|claims?|debts?|rechnungsbetrag|betrag|obligo|offene[rnms]?\s+\p{L}*(?:rechnung|rate|miete|beitr[aä]g|posten)\p{L}*",
+        r"\p{L}*forderung(?:en|sbetrag|sbetrags|shöhe|s)?|zahlungsanspr[uü]ch\p{L}*|(?:anspruch|ansprüche|anspruchs) auf (?:\p{L}+ ){0,2}zahlung|anspruch|ansprüche|schuld(?:et|en|e|ig)?|\p{L}*schulden|\p{L}*r(?:ü|ue)ckst[aä](?:nd|nde|nden|ndes)|\p{L}*verbindlichkeit(?:en)?|(?:steht|stehen) uns|claims?|debts?|rechnungsbetrag|betrag|obligo|offene[rnms]?\s+\p{L}*(?:rechnung|rate|miete|beitr[aä]g|posten)\p{L}*",
     ]
     .join("|");
     pattern(&format!(
@@ -132,6 +132,13 @@ static LIMIT: LazyLock<Regex> = LazyLock::new(|| {
         r"\b(?:unter|bis zu|mindestens|wenigstens|höchstens|maximal|max\.|zwischen|je|pro|jeweils|ab|gegen(?:\s+\p{L}+){0,2}|above|below|up to|at least|less than|more than|mehr als|weniger als)\s*$",
     )
 });
+/// "zwischen 1.500 und 1.850 EUR", "1.500,00 bis 1.850,00 EUR": a range states no figure.
+static RANGE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\bzwischen\b(?:[^.;]|\.[0-9])*\b(?:und|and)\s*$|\b(?:between|from)\b(?:[^.;]|\.[0-9])*\b(?:and|to)\s*$|(?:[0-9]\.[0-9]{3}|,[0-9]{2}|,-{1,2}|[0-9]{3})\s*(?:eur|euro|€)?\s*(?:bis|–|-|to)\s*$|^\s*(?:bis|to|–)\s*$",
+    )
+});
+static RANGE_BEHIND: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:bis|to|–)(?: zu)?\s*(?:eur|€)?\s*$"));
 static DIFFERENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:um|by)\s*(?:weitere\s*)?$"));
 static IS_ABOUT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:handelt|geht)\b[^,;]*\bum\s*$"));
 /// What would be owed under a condition is not what is owed.
@@ -143,6 +150,33 @@ static HYPOTHETICAL: LazyLock<Regex> = LazyLock::new(|| {
 static NEGATED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\b(?:nicht|nicht mehr|keine|not|statt|anstatt)\s*(?:auf|von|in höhe von|bei|mit|at|to)?\s*$")
 });
+/// "nicht ... 900 EUR, sondern": what is denied, however far the word stands before the figure.
+static CONTRADICTED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b(?:nicht|kein\p{L}*|not)\b[^.;]*$"));
+static INSTEAD: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[^.;]{0,60}\b(?:sondern|but)\b"));
+/// A figure that its own writer takes back.
+static MISTAKEN: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?:irrtümlich\p{L}*|irrtuemlich\p{L}*|versehentlich\p{L}*|fälschlich\p{L}*|falsch\p{L}*|unrichtig\p{L}*|fehlerhaft\p{L}*|anders als|anders wie|entgegen|wie (?:zunächst|ursprünglich|bisher|gestern|zuvor|vorher|zuletzt)|erroneous\p{L}*|mistaken\p{L}*|by mistake|wrong\p{L}*)\b[^,;:]*$",
+    )
+});
+static TAKEN_BACK: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"^[^.;]{0,60}\b(?:war|ist|sind|waren|was|is|were)\s+(?:\p{L}+ ){0,3}(?:falsch|irrtümlich|unrichtig|unzutreffend|fehlerhaft|nicht (?:mehr )?(?:korrekt|richtig|zutreffend|aktuell)|überholt|hinfällig|gegenstandslos|wrong|incorrect|outdated)\b",
+    )
+});
+static SET_RIGHT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"\b(?:sondern|richtig\p{L}*|korrekt\p{L}*|korrigiert\p{L}*|tatsächlich|vielmehr|correct\p{L}*|but)\b")
+});
+/// "von den 2.500 EUR ... noch 1.850 EUR": the first was, the second is.
+static OUT_OF: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\bvon\s+(?:den|diesen|diesem|dem|der|ursprünglich\p{L}*|urspruenglich\p{L}*|insgesamt|anfänglich\p{L}*|meinen|unseren|seinen|ihren|einst|damals|geliehenen)(?:\s+(?:geliehenen|vereinbarten|insgesamt|ursprünglich\p{L}*|damals))?\s*$",
+    )
+});
+static STILL_BEHIND: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:noch|still)\b"));
+static STILL: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b(?:noch|still)(?:\s+(?:immer|insgesamt|genau|exakt))?\s*$"));
 static ABOUT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?:\b(?:rund|etwa|ungefähr|circa|about|around|knapp|gut|approximately|schätzungsweise)|\bca\.?|\bapprox\.?|~)\s*$",
@@ -154,7 +188,7 @@ static POINTS_BACK: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 static GOES_ON: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"^\s*(?:(?:noch|nunmehr|somit|damit|jetzt|also|aktuell|derzeit|mithin|daher|still|now)\s*)+$")
+    pattern(r"^\s*(?:(?:noch|nun|nunmehr|nur|somit|damit|jetzt|also|aktuell|derzeit|mithin|daher|richtig|still|now|only)\s*)+$")
 });
 static PLUS_BEHIND: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"^[^.;]{0,12}?\b(?:zuzüglich|zzgl|zuzgl|plus|nebst|sowie (?:zinsen|kosten))\b")
@@ -162,7 +196,7 @@ static PLUS_BEHIND: LazyLock<Regex> = LazyLock::new(|| {
 
 static BEHIND_OTHER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^\s*(?:/|pro|je|im|p\.|per|a|each|jeden|jede)?\s*(?:monat\p{L}*|monatlich\p{L}*|mtl|woche\p{L}*|tag|täglich|quartal|jahr|month\p{L}*|week\p{L}*|day)\b|^[^,;.]{0,60}\b(?:guthaben|zur (?:vollständigen )?(?:abgeltung|erledigung)|zu (?:ihren|seinen|ihrem|deren) gunsten|zu ?gunsten (?:ihre\p{L}*|des|der|von|unseres kunden)|im haben|erlassen|storniert|ausgebucht|abgezogen|anbieten|akzeptieren würden|zufrieden|begnügen|in full settlement)\b|^\s*\+?\s?(?:pro|je)\b",
+        r"^\s*(?:/|pro|je|im|p\.|per|a|each|jeden|jede)?\s*(?:monat\p{L}*|monatlich\p{L}*|mtl|woche\p{L}*|tag|täglich|quartal|jahr|month\p{L}*|week\p{L}*|day)\b|^[^,;.]{0,60}\b(?:guthaben|zur (?:vollständigen )?(?:abgeltung|erledigung)|zu (?:ihren|seinen|ihrem|deren) gunsten|zu ?gunsten (?:ihre\p{L}*|des|der|von|unseres kunden)|im haben|erlassen|verzicht\p{L}*|storniert|ausgebucht|abgezogen|anbieten|akzeptieren würden|zufrieden|begnügen|in full settlement)\b|^\s*\(?haben\)?\s*[.,;]?\s*$|^\s*\+?\s?(?:pro|je)\b",
     )
 });
 static BEHIND_PAID: LazyLock<Regex> = LazyLock::new(|| {
@@ -179,7 +213,7 @@ static BEHIND_PART: LazyLock<Regex> = LazyLock::new(|| {
 });
 static BEHIND_REST: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^[^,;.]{0,40}?\b(?:offen\p{L}*|zur zahlung|ausstehend|rückständig|outstanding|due|unpaid|schuldig|unbezahlt|nicht (?:be|ge)zahlt|fällig|geschuldet|insgesamt|in total|verbleib\p{L}*|zu zahlen|aushaft\p{L}*|rückstand)\b",
+        r"^[^,;.]{0,40}?\b(?:offen\p{L}*|zur zahlung|ausstehend|rückständig|outstanding|due|unpaid|schuldig|unbezahlt|nicht (?:be|ge)zahlt|zu bekommen|zu erhalten|fällig|geschuldet|insgesamt|in total|verbleib\p{L}*|zu zahlen|aushaft\p{L}*|rückstand)\b",
     )
 });
 static LIST_OF_PARTS: LazyLock<Regex> = LazyLock::new(|| {
@@ -208,7 +242,7 @@ pub(super) fn meaning(figure: &Figure, context: &Context<'_>) -> Option<(Kind, b
     }
     let behind = context.behind.to_lowercase();
     let kind = if figure.negative { Kind::Payment } else { kind(&own, &behind, context) };
-    Some((kind, ABOUT.is_match(&own) || PLUS_BEHIND.is_match(&behind)))
+    Some((kind, PLUS_BEHIND.is_match(&behind)))
 }
 
 /// A clause without what it only mentions in passing, in lower case.
@@ -221,8 +255,14 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
     if HYPOTHETICAL.is_match(&context.sentence.to_lowercase()) {
         return Kind::Other;
     }
+    if RANGE.is_match(own) || RANGE_BEHIND.is_match(behind) {
+        return Kind::Other;
+    }
     let limited = LIMIT.is_match(own) || (DIFFERENCE.is_match(own) && !IS_ABOUT.is_match(own));
-    if limited || NEGATED.is_match(own) || BEHIND_OTHER.is_match(behind) {
+    if limited || NEGATED.is_match(own) || ABOUT.is_match(own) || BEHIND_OTHER.is_match(behind) {
+        return Kind::Other;
+    }
+    if is_taken_back(own, behind) || (OUT_OF.is_match(own) && STILL_BEHIND.is_match(behind)) {
         return Kind::Other;
     }
     if THEIRS.is_match(own)
@@ -247,6 +287,11 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
             .find_map(|text| last_claim(&bare(text)))
             .unwrap_or(label);
     } else if label == Kind::Unlabelled
+        && STILL.is_match(own)
+        && last_claim(&bare(context.sentence)).is_some()
+    {
+        label = Kind::Rest;
+    } else if label == Kind::Unlabelled
         && !context.above.is_empty()
         && own.trim_matches([' ', '.', ':', '=', '-', '\t']).is_empty()
     {
@@ -269,6 +314,17 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
         }
     }
     label
+}
+
+/// Whether the writer says that a figure is wrong.
+fn is_taken_back(own: &str, behind: &str) -> bool {
+    let mistaken =
+        MISTAKEN.find(own).is_some_and(|found| !SET_RIGHT.is_match(own.get(found.start()..).unwrap_or_default()));
+    let contradicted = INSTEAD.is_match(behind)
+        && CONTRADICTED
+            .find(own)
+            .is_some_and(|found| !SET_RIGHT.is_match(own.get(found.end()..).unwrap_or_default()));
+    mistaken || contradicted || TAKEN_BACK.is_match(behind)
 }
 
 /// Whether a kind can be the claim.

@@ -20,6 +20,8 @@ pub(super) struct Statement {
     pub(super) suspicious: bool,
     /// A claim is stated in another currency or in a figure that can be read in two ways.
     pub(super) unclear: bool,
+    /// The mail corrects an earlier one, so that it may repeat a figure that no longer holds.
+    pub(super) corrects: bool,
 }
 
 /// Text that speaks to the machine that reads it instead of to the law firm.
@@ -42,6 +44,16 @@ static OTHER_PERSON: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
+static CORRECTION: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:korrektur|korrigier\p{L}*|berichtig(?:t|te|ten|ter|en)|zahlendreher|irrtümlich\p{L}*|versehentlich\p{L}*|tippfehler|schreibfehler|fälschlich\p{L}*|richtig (?:ist|sind|wäre\p{L}*|lautet|muss)|correction|corrected|typo|erroneously)\b",
+    )
+});
+/// A paragraph that leads over to a figure in a line of its own.
+static GOES_ON_BELOW: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)\b(?:sondern|richtig|korrekt|vielmehr|nunmehr|nämlich|but)\b[^.]{0,30}$")
+});
+
 /// Longest line that can be the label of a figure on the next line.
 const LONGEST_HEADING: usize = 160;
 
@@ -50,11 +62,12 @@ pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool
     let units = flow::units(text);
     let found = figures::figures(&units, english);
     let mut statement =
-        Statement { mentions: Vec::new(), units: Vec::new(), suspicious: false, unclear: false };
+        Statement { mentions: Vec::new(), units: Vec::new(), suspicious: false, unclear: false, corrects: false };
     let (mut above, mut columns) = (String::new(), Columns::default());
     for (index, (unit, figures)) in units.iter().zip(&found).enumerate() {
         let orders = ORDERS.is_match(&unit.text);
         statement.suspicious |= orders;
+        statement.corrects |= !unit.row && CORRECTION.is_match(&unit.text);
         columns.read(unit, figures.len());
         if !orders && !figures.is_empty() {
             let quoted: Vec<Range<usize>> = QUOTED.find_iter(&unit.text).map(|quote| quote.range()).collect();
@@ -71,6 +84,11 @@ pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool
         above.clear();
         if figures.is_empty() && unit.text.len() < LONGEST_HEADING {
             above.push_str(&unit.text);
+        } else if let Some(last) = figures.last().filter(|_| !unit.row) {
+            let tail = unit.text.get(last.end..).unwrap_or_default();
+            if GOES_ON_BELOW.is_match(tail) {
+                above.push_str(&unit.text);
+            }
         }
         from_to(&mut statement.mentions, &units);
     }
@@ -112,7 +130,11 @@ impl Passage<'_> {
             if self.unit.row && figures.len() > 1 {
                 kind = columns.kind(kind, row, place + 1 == figures.len(), adds_up(&figures));
             }
-            if self.stranger {
+            if is_sum_so_far(own, figures.get(..place).unwrap_or_default(), figure) {
+                kind = Kind::Total;
+            }
+            let asked = labels::is_claim(kind) && self.text(start, end).trim_end().ends_with('?');
+            if self.stranger || asked {
                 kind = Kind::Other;
             }
             let Some(cents) = figure.cents.filter(|_| figure.currency == Currency::Euro) else {
@@ -167,6 +189,13 @@ fn from_to(mentions: &mut [Mention], units: &[Unit]) {
         }
         first.kind = Kind::Other;
     }
+}
+
+/// "1.800,00 EUR + 50,00 EUR = 1.850,00 EUR": an addition that is right states its result.
+fn is_sum_so_far(own: &str, before: &[&&Figure], figure: &Figure) -> bool {
+    let signed = |figure: &&&Figure| figure.cents.map(|cents| if figure.negative { -cents } else { cents });
+    let sum: Option<i64> = before.iter().map(signed).sum();
+    before.len() >= 2 && own.trim_end().ends_with('=') && sum.is_some() && sum == figure.cents
 }
 
 /// "Summe  1.000,00  200,00  1.200,00": the last column is what the columns before it come to.
