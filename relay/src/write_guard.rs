@@ -16,7 +16,7 @@ pub struct WriteGuard {
 /// Above this a person has to look, in euros.
 const LARGEST: i64 = 500_000;
 /// Below this confidence a person has to look.
-const LEAST_CONFIDENCE: f64 = 0.75;
+pub const LEAST_CONFIDENCE: f64 = 0.75;
 
 impl WriteGuard {
     /// Ok with the amount to write, or the reason for holding it. `decided`: a person has decided, so only what cannot be

@@ -19,6 +19,7 @@ mod statement;
 pub(super) use names::folded;
 
 use super::{ExtractedEntities, Intent, Mail};
+use crate::write_guard::LEAST_CONFIDENCE;
 use regex::Regex;
 use rust_decimal::Decimal;
 use shared::money::Amount;
@@ -67,18 +68,20 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
         names_claims,
     );
     let asked = history.contains('?');
+    let confidence = claim.as_ref().map_or(0.8, |claim| claim.confidence);
     ExtractedEntities {
         is_creditor_reply: true,
         intent,
         client_name: client.filter(|_| !several).map(|client| client.display()),
         creditor_name: creditor::name(mail.subject, current, mail.from_name),
-        debt_amount: amount,
+        // Unsure is null: an amount that a person has to check anyway must not look like one that was found.
+        debt_amount: amount.filter(|_| confidence >= LEAST_CONFIDENCE),
         reference_numbers: if unknown {
             Vec::new()
         } else {
             references::creditors(mail.subject, &units, aktenzeichen.as_deref(), asked)
         },
-        confidence: claim.as_ref().map_or(0.8, |claim| claim.confidence),
+        confidence,
         summary: claim
             .map(|claim| claim.sentence)
             .or_else(|| first_sentence(&units))

@@ -106,7 +106,8 @@ impl Statement {
                     .get(first.unit)
                     .and_then(|unit| unit.text.get(first.end..second.start))
                     .unwrap_or_default();
-                let listed = first.kind == Kind::Unlabelled && second.kind == Kind::Claim && LISTED.is_match(between);
+                let listed =
+                    first.kind == Kind::Unlabelled && second.kind == Kind::Claim && LISTED.is_match(between);
                 let follows = first.kind == Kind::Claim && second.kind == Kind::Unlabelled;
                 first.unit == second.unit && (follows || listed)
             }
@@ -189,7 +190,8 @@ impl Statement {
     /// The one value that all others lead to, by the payments and additions that the mail lists.
     fn last_of(&self, values: &[i64]) -> Option<i64> {
         let leads = |before: i64, after: i64| {
-            self.is_before(before, after) && (self.is_explained(before, after) || self.builds_up(before, after))
+            self.is_before(before, after)
+                && (self.is_explained(before, after) || self.builds_up(before, after))
         };
         let last = |after: &i64| values.iter().all(|before| before == after || leads(*before, *after));
         values.iter().copied().find(|after| values.len() <= MOST_SUMS && last(after))
@@ -220,7 +222,8 @@ impl Statement {
 }
 
 /// "Rechnung 1 über 850 EUR und Rechnung 2 über": the same predicate follows for both.
-static LISTED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\)?,?\s*(?:und|sowie|and)\s(?:[^.;,]|\.[0-9]){0,80}$"));
+static LISTED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^\)?,?\s*(?:und|sowie|and)\s(?:[^.;,]|\.[0-9]){0,80}$"));
 static CAME_IN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?i)\b(?:hierauf|darauf|wurden?|erhalten|erhielten|\p{L}*zahlung(?:en)?|eingegangen|gingen|geleistet|received|paid)\b",

@@ -138,7 +138,8 @@ static RANGE: LazyLock<Regex> = LazyLock::new(|| {
         r"\bzwischen\b(?:[^.;]|\.[0-9])*\b(?:und|and)\s*$|\b(?:between|from)\b(?:[^.;]|\.[0-9])*\b(?:and|to)\s*$|(?:[0-9]\.[0-9]{3}|,[0-9]{2}|,-{1,2}|[0-9]{3})\s*(?:eur|euro|€)?\s*(?:bis|–|-|to)\s*$|^\s*(?:bis|to|–)\s*$",
     )
 });
-static RANGE_BEHIND: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:bis|to|–)(?: zu)?\s*(?:eur|€)?\s*$"));
+static RANGE_BEHIND: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^\s*(?:bis|to|–)(?: zu)?\s*(?:eur|€)?\s*$"));
 static DIFFERENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:um|by)\s*(?:weitere\s*)?$"));
 static IS_ABOUT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:handelt|geht)\b[^,;]*\bum\s*$"));
 /// What would be owed under a condition is not what is owed.
@@ -151,8 +152,7 @@ static NEGATED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\b(?:nicht|nicht mehr|keine|not|statt|anstatt)\s*(?:auf|von|in höhe von|bei|mit|at|to)?\s*$")
 });
 /// "nicht ... 900 EUR, sondern": what is denied, however far the word stands before the figure.
-static CONTRADICTED: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"\b(?:nicht|kein\p{L}*|not)\b[^.;]*$"));
+static CONTRADICTED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:nicht|kein\p{L}*|not)\b[^.;]*$"));
 static INSTEAD: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[^.;]{0,60}\b(?:sondern|but)\b"));
 /// A figure that its own writer takes back.
 static MISTAKEN: LazyLock<Regex> = LazyLock::new(|| {
@@ -166,7 +166,9 @@ static TAKEN_BACK: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 static SET_RIGHT: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"\b(?:sondern|richtig\p{L}*|korrekt\p{L}*|korrigiert\p{L}*|tatsächlich|vielmehr|correct\p{L}*|but)\b")
+    pattern(
+        r"\b(?:sondern|richtig\p{L}*|korrekt\p{L}*|korrigiert\p{L}*|tatsächlich|vielmehr|correct\p{L}*|but)\b",
+    )
 });
 /// "von den 2.500 EUR ... noch 1.850 EUR": the first was, the second is.
 static OUT_OF: LazyLock<Regex> = LazyLock::new(|| {
@@ -188,7 +190,9 @@ static POINTS_BACK: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 static GOES_ON: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"^\s*(?:(?:noch|nun|nunmehr|nur|somit|damit|jetzt|also|aktuell|derzeit|mithin|daher|richtig|still|now|only)\s*)+$")
+    pattern(
+        r"^\s*(?:(?:noch|nun|nunmehr|nur|somit|damit|jetzt|also|aktuell|derzeit|mithin|daher|richtig|still|now|only)\s*)+$",
+    )
 });
 static PLUS_BEHIND: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"^[^.;]{0,12}?\b(?:zuzüglich|zzgl|zuzgl|plus|nebst|sowie (?:zinsen|kosten))\b")
@@ -318,8 +322,9 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
 
 /// Whether the writer says that a figure is wrong.
 fn is_taken_back(own: &str, behind: &str) -> bool {
-    let mistaken =
-        MISTAKEN.find(own).is_some_and(|found| !SET_RIGHT.is_match(own.get(found.start()..).unwrap_or_default()));
+    let mistaken = MISTAKEN
+        .find(own)
+        .is_some_and(|found| !SET_RIGHT.is_match(own.get(found.start()..).unwrap_or_default()));
     let contradicted = INSTEAD.is_match(behind)
         && CONTRADICTED
             .find(own)

@@ -50,9 +50,8 @@ static CORRECTION: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 /// A paragraph that leads over to a figure in a line of its own.
-static GOES_ON_BELOW: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?i)\b(?:sondern|richtig|korrekt|vielmehr|nunmehr|nämlich|but)\b[^.]{0,30}$")
-});
+static GOES_ON_BELOW: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:sondern|richtig|korrekt|vielmehr|nunmehr|nämlich|but)\b[^.]{0,30}$"));
 
 /// Longest line that can be the label of a figure on the next line.
 const LONGEST_HEADING: usize = 160;
@@ -61,8 +60,13 @@ const LONGEST_HEADING: usize = 160;
 pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool) -> Statement {
     let units = flow::units(text);
     let found = figures::figures(&units, english);
-    let mut statement =
-        Statement { mentions: Vec::new(), units: Vec::new(), suspicious: false, unclear: false, corrects: false };
+    let mut statement = Statement {
+        mentions: Vec::new(),
+        units: Vec::new(),
+        suspicious: false,
+        unclear: false,
+        corrects: false,
+    };
     let (mut above, mut columns) = (String::new(), Columns::default());
     for (index, (unit, figures)) in units.iter().zip(&found).enumerate() {
         let orders = ORDERS.is_match(&unit.text);
