@@ -1,6 +1,6 @@
 //! The letters to the firm, in German, as text and HTML. Pure.
 //!
-//! Every value from a mail goes through [`line`] before it stands anywhere, and through [`escaped`] before it stands in HTML: no line
+//! Every value from a mail goes through [`line`] before it stands anywhere, and through `escaped` before it stands in HTML: no line
 //! break, no invisible character, nothing long. Owns the German of the reasons that `decisions` holds in English.
 
 use rust_decimal::Decimal;
