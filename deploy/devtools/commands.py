@@ -27,8 +27,8 @@ BENCHES_WITHOUT_SERVERS = ("extraction",)
 HELP = """deploy/dev: the one entry for a developer's machine.
 
   deploy/dev run [--once]   servers up, build, a fresh demo database, ingest and a relay started, the sample mails sent
-                            (signed, each twice), what arrived in MongoDB shown and checked; then it keeps running until
-                            Ctrl-C. --once ends after the table. Exit code 1 if anything did not arrive as it should
+                            (signed, each twice), what arrived in MongoDB and the letters to the firm shown and checked; then
+                            it keeps running until Ctrl-C. --once ends after that. Exit code 1 if anything did not arrive as it should
   deploy/dev test [ARGS]    servers up, the whole test suite (cargo nextest where installed, else cargo test; ARGS are
                             passed to it), then everything that this started is stopped
   deploy/dev bench NAME     measures, and prints one JSON object per result; without a name it lists what can be measured

@@ -25,6 +25,8 @@ DATABASE = "outbox_demo"
 ARRIVAL_SECONDS = 60
 # mail, client, creditor, amounts, status: a line of 120 columns at most
 WIDTHS = (27, 18, 16, 20, 31)
+# of review_mails.rs: what is more waits for the digest, which does not come within a run
+SINGLE_LETTERS = 10
 AT_ITS_END = ("completed", "not_creditor_reply", "failed")
 
 
@@ -47,6 +49,8 @@ class Demo:
         self.reasons: Dict[int, str] = {}
         self.accepted: List[str] = []
         self.duplicates = 0
+        self.waiting: List[int] = []
+        self.for_digest = 0
         self.wrong: List[str] = []
 
     def run(self, once: bool) -> int:
@@ -61,7 +65,9 @@ class Demo:
                 began = time.monotonic()
                 self._send_all()
                 self._wait_for_all()
+                self._wait_for_requests()
                 self._decide_as_a_clerk()
+                self._wait_for_news()
                 self._report(mongo, time.monotonic() - began)
             if not once:
                 self._keep_running()
@@ -161,6 +167,47 @@ class Demo:
             self.programs.must_run()
             time.sleep(0.1)
 
+    # --- the letters to the firm
+
+    def _letters_of(self, kind: str) -> List[int]:
+        """The mails that the letters of one kind are about; the Message-ID is the outbox key."""
+        ids = [dict(letter["headers"]).get("Message-ID", "") for letter in self.programs.letters()]
+        return sorted(int(message_id.split(".")[1]) for message_id in ids if message_id.startswith(f"<{kind}."))
+
+    def _wait_for_letters(self, kind: str, count: int) -> List[int]:
+        deadline = time.monotonic() + ARRIVAL_SECONDS
+        while len(self._letters_of(kind)) < count and time.monotonic() < deadline:
+            self.programs.must_run()
+            time.sleep(0.1)
+        return self._letters_of(kind)
+
+    def _wait_for_requests(self) -> None:
+        """Before the clerk decides: what is settled asks nobody any more."""
+        self.waiting = sorted(self.email_ids[slug] for slug, status in self.statuses.items()
+                              if status.get("match_status") in ("needs_review", "no_match"))
+        self.for_digest = max(0, len(self.waiting) - SINGLE_LETTERS)
+        self._wait_for_letters("review_notification", len(self.waiting) - self.for_digest)
+
+    def _wait_for_news(self) -> None:
+        """After the clerk: the last letters. Only now it is known that there were not too many."""
+        written = sorted(self.email_ids[slug] for slug, status in self.statuses.items() if status.get("sync_status") == "synced")
+        told = self._wait_for_letters("debt_update_notification", len(written))
+        if told != written:
+            self.wrong.append(f"letters about written amounts: about the emails {told} instead of {written}")
+        asked, wanted = self._letters_of("review_notification"), len(self.waiting) - self.for_digest
+        if len(asked) != wanted or len(set(asked)) != wanted or not set(asked) <= set(self.waiting):
+            self.wrong.append(f"letters that ask for a decision: about the emails {asked} instead of {wanted} of {self.waiting}")
+
+    def _show_letters(self) -> None:
+        letters = self.programs.letters()
+        told, asked = (len(self._letters_of(kind)) for kind in ("debt_update_notification", "review_notification"))
+        rest = f", {self.for_digest} more wait for the digest" if self.for_digest else ""
+        counts = f"{told} about written amounts, {asked} that ask for a decision{rest}"
+        print(f"{len(letters)} letters to the firm: {counts}; one of them:\n")
+        if letters:
+            print(f"  {dict(letters[-1]['headers']).get('Subject')}", *letters[-1]["text"].splitlines()[:13], sep="\n  ")
+        print("")
+
     # --- the clerk
 
     def _decide_as_a_clerk(self) -> None:
@@ -202,6 +249,7 @@ class Demo:
         head = [["mail", "client", "creditor", "  before -> after", "status"], ["-" * width for width in WIDTHS]]
         print("", *map(table_line, [*head, *(self._row(mail, found) for mail in self.samples.mails)]), sep="\n")
         print(f"\n{', '.join(self._counts())}, {took_seconds:.1f} s")
+        self._show_letters()
         if self.wrong:
             print(f"\n{len(self.wrong)} WRONG:")
             for line in self.wrong:
@@ -248,6 +296,7 @@ class Demo:
         first = self.email_ids[self.samples.mails[0].slug]
         step(f"ingest    http://{self.programs.ingest_address}  (admin http://{self.programs.ingest_admin}/metrics)")
         step(f"relay     admin http://{self.programs.relay_admin}/metrics")
+        step(f"letters   {self.programs.letters_folder}")
         step(f"Postgres  {self.programs.env['DATABASE_URL']}")
         step(f"MongoDB   {self.programs.env['MONGODB_URL']} database {DATABASE}")
         step(f"try: curl -sS -H 'Authorization: Bearer {self._token}' http://{self.programs.ingest_address}/v1/emails/{first}")

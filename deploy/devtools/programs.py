@@ -1,4 +1,4 @@
-"""ingest and relay while the demo runs them: built, started, asked, stopped."""
+"""ingest, relay and a mail server while the demo runs them: built, started, asked, stopped."""
 
 import http.client
 import json
@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit, urlunsplit
 
+from . import installed
 from .processes import Problem, end, last_lines, output_of, run_in_session, spawn, step
 from .servers import free_port, port_is_free
 
@@ -64,10 +66,11 @@ def executables(checkout: Path, arguments: List[str], kind: str) -> Dict[str, st
 
 
 class Programs:
-    """Both, on a database of the demo's own, and where they listen."""
+    """All of them, on a database of the demo's own, and where they listen."""
 
     def __init__(self, checkout: Path, logs: Path, env: Dict[str, str], database: str) -> None:
         self.checkout, self.logs = checkout, logs
+        self.letters_folder, self.smtp_port = logs.parent / "letters", free_port()
         self.ingest_address = listen_address(os.environ.get("INGEST_LISTEN"))
         self.ingest_admin, self.relay_admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.running: "Dict[str, subprocess.Popen[bytes]]" = {}
@@ -76,14 +79,15 @@ class Programs:
 
     def _env(self, env: Dict[str, str], database: str) -> Dict[str, str]:
         # a mail server or a second address of Postgres in the caller's environment is not meant for the demo
-        left_out = ("DATABASE_DIRECT_URL", "SMTP_URL", "NOTIFY_TO", "NOTIFY_FROM")
+        left_out = ("DATABASE_DIRECT_URL", "SMTP_URL", "SMTP_CA_FILE", "NOTIFY_TO", "NOTIFY_FROM")
         files = [f"{name}_FILE" for name in (*left_out, *env)]
         kept = {k: v for k, v in os.environ.items() if k not in left_out and k not in files}
         return {
             "RUST_LOG": "info", "LOG_FORMAT": "text", "EXTRACTOR": "rules", **kept, **env,
             "DATABASE_URL": with_database(env["DATABASE_URL"], database), "MONGODB_DATABASE": database,
             "INGEST_LISTEN": self.ingest_address, "INGEST_ADMIN_LISTEN": self.ingest_admin,
-            "RELAY_ADMIN_LISTEN": self.relay_admin,
+            "RELAY_ADMIN_LISTEN": self.relay_admin, "SMTP_URL": f"smtp://127.0.0.1:{self.smtp_port}",
+            "NOTIFY_TO": "akten@kanzlei.example", "NOTIFY_FROM": "relay@kanzlei.example",
         }
 
     def build(self) -> None:
@@ -101,7 +105,8 @@ class Programs:
         return self.logs / f"{name}.log"
 
     def start(self) -> None:
-        """Migrates, starts both and waits until they are ready."""
+        """Migrates, starts all and waits until they are ready."""
+        self._start_mail_server()
         step("relay migrate")
         self.relay("migrate")
         for name, word, address in (("ingest", "serve", self.ingest_address), ("relay", "run", self.relay_admin)):
@@ -111,6 +116,19 @@ class Programs:
         for name, address in (("ingest", self.ingest_address), ("relay", self.relay_admin)):
             self._wait_ready(name, address)
         step("ingest and relay are ready")
+
+    def _start_mail_server(self) -> None:
+        shutil.rmtree(self.letters_folder, ignore_errors=True)
+        self.letters_folder.mkdir(parents=True)
+        step(f"starting a mail server on 127.0.0.1:{self.smtp_port}")
+        script = self.checkout / "relay" / "tests" / "smtp_server.py"
+        env = {**os.environ, "PYTHONPATH": installed.aiosmtpd(self.logs.parent / "aiosmtpd")}
+        spawn([sys.executable, str(script), str(self.letters_folder), "--port", str(self.smtp_port)], self._log("smtp"),
+              lambda child: self.running.update({"smtp": child}), env=env)
+
+    def letters(self) -> List[Dict[str, Any]]:
+        """What the relay has sent to the firm, in order."""
+        return [json.loads(file.read_text("utf-8")) for file in sorted(self.letters_folder.glob("*.letter"))]
 
     def must_run(self) -> None:
         """Raises if one has ended, with the end of its log."""
@@ -130,8 +148,8 @@ class Programs:
             status, body = ask(address, "GET", "/readyz")
 
     def stop(self) -> bool:
-        """SIGTERM, patience, SIGKILL. False if one had to be killed or ended with an error."""
-        return all([self._stop(name, child) for name, child in self.running.items() if child.poll() is None])
+        """SIGTERM, patience, SIGKILL, the last started first. False if one had to be killed or ended with an error."""
+        return all([self._stop(name, child) for name, child in reversed(list(self.running.items())) if child.poll() is None])
 
     def _stop(self, name: str, child: "subprocess.Popen[bytes]") -> bool:
         step(f"stopping {name}")

@@ -13,6 +13,7 @@ import email
 import email.policy
 import json
 import os
+import signal
 import ssl
 import sys
 import threading
@@ -132,6 +133,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.with_parent:
         threading.Thread(target=end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     asyncio.run(serve(arguments))
 
 
