@@ -22,10 +22,11 @@ use lettre::{
     },
 };
 use percent_encoding::percent_decode_str;
+use regex::Regex;
 use std::{
     error::Error as _,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
@@ -246,6 +247,9 @@ fn server(url: &str, ca: Option<&[u8]>) -> Result<Server, String> {
     };
     // A scheme that is not known to the crate has its host as it was written, addresses too.
     let is_local = is_local || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
+        return Err("SMTP_URL must have nothing after the port but ?tls=required".into());
+    }
     let wants_tls = match url.query() {
         None | Some("") => false,
         Some("tls=required") => true,
@@ -351,8 +355,13 @@ fn is_certificate(error: &Error) -> bool {
     false
 }
 
+/// The local part of an address may be quoted, and then holds blanks and anything else.
+#[expect(clippy::expect_used, reason = "the pattern is a constant and a test uses it")]
+static QUOTED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""[^"]*"@"#).expect("a constant pattern"));
+
 /// A server's words, fit to be stored and logged: no address, no control character, not long.
 fn words(text: &str) -> String {
+    let text = QUOTED.replace_all(text, "quoted@");
     let is_edge = |c: char| c.is_whitespace() || c.is_control() || "<>()[]{},;:\"'=".contains(c);
     let mut kept = String::new();
     for piece in text.split_inclusive(is_edge) {
@@ -400,6 +409,8 @@ mod tests {
             ("smtp://u:geheim@10.0.0.1", "unencrypted"),
             ("smtp://u:geheim@mail.example?tls=none", "tls=required"),
             ("smtp://u@mail.example?tls=required", "neither"),
+            ("smtp://mail.example/relay", "nothing after the port"),
+            ("smtp://mail.example#tls", "nothing after the port"),
             ("http://u:geheim@mail.example", "smtp://"),
             ("geheim", "smtp://"),
         ] {
@@ -458,6 +469,7 @@ mod tests {
             "permanent error (550): 5.1.1 <Eva.Adler@kanzlei.example>: no such user eva@b.example;\r\nsee x@y",
         );
         assert_eq!(said, "permanent error (550): 5.1.1 <(address)>: no such user (address);  see (address)");
+        assert_eq!(words("550 <\"eva adler\"@kanzlei.example> unknown"), "550 <(address)> unknown");
         assert_eq!(words(&"ü".repeat(1000)).chars().count(), WORDS);
     }
 
