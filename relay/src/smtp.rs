@@ -1,7 +1,10 @@
-//! SMTP: the only file that names lettre. Owns the connections to the firm's mail server and what its answers mean for a message.
+//! SMTP: the only module that names lettre. Owns the connections to the firm's mail server and what its answers mean for a message.
 //!
 //! lettre's own transport does not tell whether a letter was lost before or after its content was sent, so the steps of a delivery are
 //! taken here one by one. Never logs or returns an address, a subject or a body.
+
+mod refusal;
+mod server;
 
 use crate::{
     letters::Letter,
@@ -10,27 +13,24 @@ use crate::{
 use lettre::{
     Message,
     message::{
-        Mailbox, Mailboxes, MultiPart,
+        Mailbox, MultiPart,
         header::{HeaderName, HeaderValue},
     },
     transport::smtp::{
-        Error,
         authentication::{Credentials, Mechanism},
-        client::{AsyncSmtpConnection, Certificate, TlsParameters},
+        client::AsyncSmtpConnection,
         commands::{Data, Mail, Rcpt},
         extension::ClientId,
     },
 };
-use percent_encoding::percent_decode_str;
-use regex::Regex;
+use refusal::{go_on, no_way_in, refusal};
+use server::{Security, is_ascii, recipients, server};
 use std::{
-    error::Error as _,
     fmt,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::{Instant, timeout};
-use url::{Host, Url};
 
 /// For TCP, TLS, greeting and login.
 const CONNECT: Duration = Duration::from_secs(8);
@@ -48,10 +48,6 @@ const LOOK: Duration = Duration::from_secs(2);
 pub const CONCURRENCY: usize = 4;
 /// Servers close an idle connection after five minutes (RFC 5321); this is well before.
 const IDLE: Duration = Duration::from_secs(60);
-/// Most recipients: a list of people, not a mailing list.
-const RECIPIENTS: usize = 20;
-/// So much of a server's words is kept.
-const WORDS: usize = 300;
 
 /// Sends letters to the firm.
 #[derive(Clone)]
@@ -67,12 +63,6 @@ struct Inner {
     from: Mailbox,
     to: Vec<Mailbox>,
     idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
-}
-
-enum Security {
-    None,
-    StartTls(TlsParameters),
-    Tls(TlsParameters),
 }
 
 /// Addresses and passwords stay out of every print.
@@ -176,13 +166,15 @@ impl Mailer {
     }
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, Failure> {
-        let Inner { host, port, security, credentials, .. } = &*self.inner;
+        let Inner { host, port, security, credentials, from, .. } = &*self.inner;
         let (wrapped, upgrade) = match security {
             Security::None => (None, None),
             Security::StartTls(tls) => (None, Some(tls.clone())),
             Security::Tls(tls) => (Some(tls.clone()), None),
         };
-        let (hello, address) = (ClientId::default(), (host.as_str(), *port));
+        // Strict servers want a domain; the sender's is one that they can look up.
+        let hello = ClientId::Domain(from.email.domain().to_owned());
+        let address = (host.as_str(), *port);
         let connected = AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), &hello, wrapped, None);
         let mut connection = connected.await.map_err(|error| no_way_in(&error))?;
         if let Some(tls) = upgrade {
@@ -231,147 +223,6 @@ impl Mailer {
         let failure = |_| Failure::new(FailureClass::Permanent, "SMTP: the letter cannot be composed");
         composed.map(|message| message.formatted()).map_err(failure)
     }
-}
-
-type Server = (String, u16, Security, Option<Credentials>);
-
-fn server(url: &str, ca: Option<&[u8]>) -> Result<Server, String> {
-    let shape = "SMTP_URL must be smtp://user:password@host:port?tls=required, smtp://host:port or smtps://user:password@host:port";
-    let url = Url::parse(url).map_err(|_| shape)?;
-    let host = url.host().ok_or(shape)?;
-    // An IPv6 address without its brackets, as names and sockets want it.
-    let (name, is_local) = match host {
-        Host::Domain(name) => (name.to_owned(), name == "localhost"),
-        Host::Ipv4(ip) => (ip.to_string(), ip.is_loopback()),
-        Host::Ipv6(ip) => (ip.to_string(), ip.is_loopback()),
-    };
-    // A scheme that is not known to the crate has its host as it was written, addresses too.
-    let is_local = is_local || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-        return Err("SMTP_URL must have nothing after the port but ?tls=required".into());
-    }
-    let wants_tls = match url.query() {
-        None | Some("") => false,
-        Some("tls=required") => true,
-        Some(_) => return Err("SMTP_URL: after the question mark only tls=required is known".into()),
-    };
-    let tls = || tls_parameters(name.clone(), ca);
-    let (security, default_port) = match (url.scheme(), wants_tls) {
-        ("smtp", false) => (Security::None, 25),
-        ("smtp", true) => (Security::StartTls(tls()?), 587),
-        ("smtps", _) => (Security::Tls(tls()?), 465),
-        _ => return Err(shape.into()),
-    };
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
-    let password = url.password().unwrap_or_default();
-    let user = decoded(url.username()).map_err(|_| "SMTP_URL: the user is not UTF-8")?;
-    let password = decoded(password).map_err(|_| "SMTP_URL: the password is not UTF-8")?;
-    if user.is_empty() != password.is_empty() {
-        return Err("SMTP_URL must have both a user and a password, or neither".into());
-    }
-    let credentials = (!user.is_empty()).then(|| Credentials::new(user, password));
-    if credentials.is_some() && !is_local && matches!(security, Security::None) {
-        return Err(
-            "SMTP_URL: the password would go over the network unencrypted: use ?tls=required or smtps://"
-                .into(),
-        );
-    }
-    Ok((name, url.port().unwrap_or(default_port), security, credentials))
-}
-
-fn tls_parameters(host: String, ca: Option<&[u8]>) -> Result<TlsParameters, String> {
-    let mut builder = TlsParameters::builder(host);
-    if let Some(pem) = ca {
-        let certificate =
-            Certificate::from_pem(pem).map_err(|_| "SMTP_CA_FILE must hold a certificate as PEM")?;
-        builder = builder.add_root_certificate(certificate);
-    }
-    builder.build().map_err(|error| format!("SMTP_URL: TLS cannot be set up: {error}"))
-}
-
-fn recipients(text: &str) -> Result<Vec<Mailbox>, String> {
-    let problem =
-        || format!("NOTIFY_TO must be 1 to {RECIPIENTS} e-mail addresses in ASCII with commas between");
-    let mailboxes: Vec<Mailbox> = text.parse::<Mailboxes>().map_err(|_| problem())?.into_iter().collect();
-    let fits = (1..=RECIPIENTS).contains(&mailboxes.len()) && mailboxes.iter().all(is_ascii);
-    fits.then_some(mailboxes).ok_or_else(problem)
-}
-
-/// Others need an extension of SMTP that servers often lack.
-fn is_ascii(mailbox: &Mailbox) -> bool {
-    let address: &str = mailbox.email.as_ref();
-    address.is_ascii()
-}
-
-/// Whether the letter goes out although some recipients were refused; then the refusals that nobody will hear of again.
-fn go_on(recipients: usize, refused: Vec<Failure>, is_last: bool) -> Result<Vec<Failure>, Failure> {
-    let worst = refused.iter().find(|failure| failure.class.is_the_sinks());
-    let temporary = refused.iter().find(|failure| failure.class == FailureClass::Transient);
-    let none_left = refused.len() >= recipients;
-    let waits = temporary.filter(|_| none_left || !is_last).or_else(|| refused.first().filter(|_| none_left));
-    match worst.or(waits) {
-        Some(failure) => Err(failure.clone()),
-        None => Ok(refused),
-    }
-}
-
-/// What is in the way before a letter is on its way: never the letter's fault.
-fn no_way_in(error: &Error) -> Failure {
-    let class = match error.status().map(u16::from) {
-        Some(400..500) => FailureClass::SinkDown,
-        Some(_) => FailureClass::SinkMisconfigured,
-        // The client's own errors: the server offers no STARTTLS or no login.
-        None if error.is_client() || is_certificate(error) => FailureClass::SinkMisconfigured,
-        None => FailureClass::SinkDown,
-    };
-    Failure::new(class, format!("SMTP: {}", words(&error.to_string())))
-}
-
-/// What the server says to a letter.
-fn refusal(error: &Error) -> Failure {
-    Failure::new(class_of(error.status().map(u16::from)), format!("SMTP: {}", words(&error.to_string())))
-}
-
-/// The class of a reply to a letter; None = there was no proper reply.
-fn class_of(code: Option<u16>) -> FailureClass {
-    match code {
-        None | Some(421) => FailureClass::SinkDown,
-        Some(530 | 534 | 535 | 538) => FailureClass::SinkMisconfigured,
-        Some(400..500) => FailureClass::Transient,
-        Some(_) => FailureClass::Permanent,
-    }
-}
-
-fn is_certificate(error: &Error) -> bool {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let tls = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = tls.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
-        }
-        source = inner.source();
-    }
-    false
-}
-
-/// The local part of an address may be quoted, and then holds blanks and anything else.
-#[expect(clippy::expect_used, reason = "the pattern is a constant and a test uses it")]
-static QUOTED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""[^"]*"@"#).expect("a constant pattern"));
-
-/// A server's words, fit to be stored and logged: no address, no control character, not long.
-fn words(text: &str) -> String {
-    let text = QUOTED.replace_all(text, "quoted@");
-    let is_edge = |c: char| c.is_whitespace() || c.is_control() || "<>()[]{},;:\"'=".contains(c);
-    let mut kept = String::new();
-    for piece in text.split_inclusive(is_edge) {
-        let word = piece.trim_end_matches(is_edge);
-        kept.push_str(if word.contains('@') { "(address)" } else { word });
-        kept.extend(
-            piece.get(word.len()..).unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }),
-        );
-    }
-    kept.chars().take(WORDS).collect()
 }
 
 async fn goodbye(mut connection: AsyncSmtpConnection) {
@@ -428,49 +279,6 @@ mod tests {
             assert!(problems.contains(name), "{problems}");
         }
         assert!(Mailer::new("smtp://a.example", "büro@kanzlei.example", "a@b.example", None).is_err());
-    }
-
-    #[test]
-    fn replies_have_their_classes() {
-        let classes = [421, 451, 452, 535, 530, 550, 552, 554].map(|code| class_of(Some(code)).name());
-        let expected = [
-            "sink_down",
-            "transient",
-            "transient",
-            "sink_misconfigured",
-            "sink_misconfigured",
-            "permanent",
-            "permanent",
-            "permanent",
-        ];
-        assert_eq!(classes, expected);
-        assert_eq!(class_of(None), FailureClass::SinkDown);
-    }
-
-    #[test]
-    fn one_recipient_that_is_refused_for_good_does_not_keep_the_letter_from_the_others() {
-        let refused = |class| vec![Failure::new(class, "text")];
-        let class = |result: Result<Vec<Failure>, Failure>| {
-            result.map(|rest| rest.len()).map_err(|failure| failure.class)
-        };
-        assert_eq!(class(go_on(2, refused(FailureClass::Permanent), false)), Ok(1));
-        assert_eq!(class(go_on(2, refused(FailureClass::Transient), false)), Err(FailureClass::Transient));
-        assert_eq!(class(go_on(2, refused(FailureClass::Transient), true)), Ok(1));
-        assert_eq!(class(go_on(1, refused(FailureClass::Transient), true)), Err(FailureClass::Transient));
-        assert_eq!(class(go_on(1, refused(FailureClass::Permanent), true)), Err(FailureClass::Permanent));
-        assert_eq!(class(go_on(2, refused(FailureClass::SinkDown), true)), Err(FailureClass::SinkDown));
-        let mixed = [refused(FailureClass::Permanent), refused(FailureClass::Transient)].concat();
-        assert_eq!(class(go_on(2, mixed, true)), Err(FailureClass::Transient));
-    }
-
-    #[test]
-    fn a_servers_words_are_kept_without_addresses() {
-        let said = words(
-            "permanent error (550): 5.1.1 <Eva.Adler@kanzlei.example>: no such user eva@b.example;\r\nsee x@y",
-        );
-        assert_eq!(said, "permanent error (550): 5.1.1 <(address)>: no such user (address);  see (address)");
-        assert_eq!(words("550 <\"eva adler\"@kanzlei.example> unknown"), "550 <(address)> unknown");
-        assert_eq!(words(&"ü".repeat(1000)).chars().count(), WORDS);
     }
 
     fn headers(letter: &Letter) -> String {

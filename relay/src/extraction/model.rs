@@ -9,20 +9,24 @@ pub(super) mod answer;
 mod anthropic;
 mod openai;
 mod question;
+mod refusal;
 
-use super::{ExtractedEntities, Mail, estimated_tokens, usage::Uncounted};
-use crate::outcome::{Failure, FailureClass};
+use super::{ExtractedEntities, Headers, Mail, estimated_tokens, usage::Uncounted};
+use crate::{
+    mail_text::MailText,
+    outcome::{Failure, FailureClass},
+};
 use answer::Answer;
-use jiff::{Timestamp, fmt::rfc2822};
+use jiff::Timestamp;
+use refusal::{class, error_code, is_tls, retry_after};
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    Client, Response, Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
     redirect::Policy,
 };
 use serde_json::Value;
 use shared::process::Secret;
 use std::{
-    error::Error,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -36,8 +40,6 @@ use tokio::{
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes of an answer. An answer of ours has some 2 kB, a model's reasoning beside it some 100.
 const LONGEST_REPLY: usize = 1 << 20;
-/// The longest pause that a server may ask for: after it one request shows whether it is still needed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// More than any model reads and writes at once; a server that reports more is wrong and must not end the day's budget.
 const MOST_TOKENS: u64 = 10_000_000;
 /// Tokens that a model may write: an answer has some 300, the rest is for those that reason first.
@@ -232,15 +234,15 @@ impl Model {
     /// Asks about one mail, which takes `within` at most. Needs a [`turn`](Model::turn).
     pub async fn ask(&self, mail: &Mail<'_>, within: Duration) -> Reply {
         let Inner { config, .. } = self.0.as_ref();
-        let request = match config.provider {
-            Provider::OpenAi => openai::request(&config.model, mail),
-            Provider::Anthropic => anthropic::request(&config.model, mail),
-        };
+        let request = self.request(mail);
         let sent = estimated(request.to_string().chars().count());
         let within = within.min(config.timeout);
         let body = match timeout(within, self.send(&request)).await {
             Ok(Ok(body)) => body,
-            Ok(Err(failure)) => return Reply { answer: Err(failure), tokens: 0, late: false },
+            Ok(Err(failure)) => {
+                let (failure, tokens) = self.whose(failure, within).await;
+                return Reply { answer: Err(failure), tokens, late: false };
+            }
             Err(_) => {
                 let text = format!("no answer within {:?}", within);
                 // What was sent may well have been read, and paid for.
@@ -260,6 +262,36 @@ impl Model {
             answer: answer.map_err(|text| self.failure(FailureClass::Transient, text)),
             tokens: tokens.unwrap_or_else(|| sent + estimated(body.len())).min(MOST_TOKENS),
             late: false,
+        }
+    }
+
+    /// A refusal for good is the mail's only if the server takes another one: what it dislikes may be in every request of ours, a
+    /// model without schemas for one. With the tokens that this took.
+    async fn whose(&self, failure: Failure, within: Duration) -> (Failure, u64) {
+        if failure.class != FailureClass::Permanent {
+            return (failure, 0);
+        }
+        let text = MailText { current: "Guten Tag.".into(), ..MailText::default() };
+        let (subject, from_email) = ("Test", "test@test.invalid");
+        let harmless =
+            Mail { subject, from_email, from_name: None, text: &text, headers: Headers::default() };
+        let request = self.request(&harmless);
+        match timeout(within, self.send(&request)).await {
+            Ok(Ok(_)) => (failure, estimated(request.to_string().chars().count())),
+            Ok(Err(again)) if again.class == FailureClass::Permanent => {
+                let text = format!("{}, whatever the mail", failure.text);
+                (Failure::new(FailureClass::SinkMisconfigured, text), 0)
+            }
+            Ok(Err(again)) => (again, 0),
+            Err(_) => (Failure::new(FailureClass::SinkDown, failure.text), 0),
+        }
+    }
+
+    fn request(&self, mail: &Mail<'_>) -> Value {
+        let config = &self.0.config;
+        match config.provider {
+            Provider::OpenAi => openai::request(&config.model, mail),
+            Provider::Anthropic => anthropic::request(&config.model, mail),
         }
     }
 
@@ -350,103 +382,4 @@ fn headers(config: &ModelConfig) -> Option<HeaderMap> {
         }
     }
     Some(headers)
-}
-
-/// Whose failure an answer without success is. 529 is how an overloaded Anthropic answers.
-fn class(status: StatusCode) -> FailureClass {
-    match status.as_u16() {
-        408 | 425 | 429 | 500.. => FailureClass::SinkDown,
-        // Not ours to be, not there, not paid, or somewhere else: a person has to look at the configuration.
-        300..=399 | 401..=405 | 407 => FailureClass::SinkMisconfigured,
-        _ => FailureClass::Permanent,
-    }
-}
-
-/// Whether it was TLS that failed, and not the way to the server.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<rustls::Error>() {
-            return true;
-        }
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause = match inner {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    false
-}
-
-/// The pause that a server asks for, in seconds or as a date; at most [`LONGEST_PAUSE`].
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let seconds = match text.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let until = rfc2822::parse(text).ok()?.timestamp();
-            u64::try_from(until.as_second().saturating_sub(now.as_second())).ok()?
-        }
-    };
-    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE)).filter(|pause| !pause.is_zero())
-}
-
-/// The server's name for the error, if it is a short identifier. Its words may repeat the mail and are never kept.
-fn error_code(body: &[u8]) -> Option<String> {
-    let reply: Value = serde_json::from_slice(body).ok()?;
-    let is_identifier = |text: &&str| {
-        (2..=40).contains(&text.len())
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-    };
-    let code = |name: &str| reply.get("error")?.get(name)?.as_str().filter(is_identifier);
-    code("code").or_else(|| code("type")).map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_is_read_in_seconds_and_as_a_date_and_is_capped() {
-        let now: Timestamp = "2026-02-17T09:14:22Z".parse().unwrap();
-        let read = |text: &'static str| {
-            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
-            retry_after(&headers, now).map(|pause| pause.as_secs())
-        };
-        assert_eq!(read("7"), Some(7));
-        assert_eq!(read("Tue, 17 Feb 2026 09:15:00 GMT"), Some(38));
-        assert_eq!(read("99999999"), Some(3600));
-        assert_eq!(read("Tue, 17 Feb 2026 09:14:00 GMT"), None, "over already");
-        for text in ["0", "-1", "soon", "1.5", ""] {
-            assert_eq!(read(text), None, "{text}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
-    }
-
-    #[test]
-    fn a_status_says_whose_failure_it_is() {
-        let of = |status: u16| class(StatusCode::from_u16(status).unwrap()).name();
-        for status in [408, 429, 500, 502, 503, 529] {
-            assert_eq!(of(status), "sink_down", "{status}");
-        }
-        for status in [302, 401, 402, 403, 404] {
-            assert_eq!(of(status), "sink_misconfigured", "{status}");
-        }
-        for status in [400, 413, 422] {
-            assert_eq!(of(status), "permanent", "{status}");
-        }
-    }
-
-    #[test]
-    fn only_an_identifier_is_kept_of_an_error() {
-        let code = |body: &str| error_code(body.as_bytes());
-        let both = r#"{"error":{"code":"context_length_exceeded","type":"invalid_request_error"}}"#;
-        assert_eq!(code(both).as_deref(), Some("context_length_exceeded"));
-        let words = r#"{"error":{"code":"Herr Adler schuldet 5 EUR","type":"invalid_request_error"}}"#;
-        assert_eq!(code(words).as_deref(), Some("invalid_request_error"));
-        for body in [r#"{"error":"model not found"}"#, r#"{"error":{"code":404}}"#, "no JSON", "[]"] {
-            assert_eq!(code(body), None, "{body}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use crate::{
     ledger::{self, StoredMail},
     mail_text::{self, MailText},
     outbox::{Claim, Finished},
-    outcome::{Failure, FailureClass, Outcome, POSTPONED, Transition},
+    outcome::{Failure, FailureClass, Outcome},
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -91,9 +91,10 @@ async fn by_model(
     let finish = |(claim, read): (Claim, Result<_, Unread>)| match read {
         Ok((cleaned, entities)) => store(claim, cleaned, entities),
         Err(Unread::NoPlace) => claim.give_back(),
-        // A server that answers about others is not away; but whether it is too busy or cannot cope with this mail nobody knows.
+        // A server that answers about others is not away. It may be busy, or unable to cope with this mail: counted, since each try is
+        // paid for and a mail must not wait for ever.
         Err(Unread::NoAnswer(failure)) if has_answered => {
-            claim.finish(Transition::Postponed(POSTPONED, failure), 0)
+            claim.failed(Failure::new(FailureClass::Transient, failure.text), 0)
         }
         Err(Unread::NoAnswer(failure) | Unread::Failed(failure)) => claim.failed(failure, 0),
     };

@@ -473,7 +473,10 @@ async fn a_request_that_the_server_will_never_take_is_dead_at_once_and_holds_up_
         (failure(422, "x"), "openai: status 422"),
     ] {
         reading.server.will(answer);
-        reading.server.will(chat(&form().to_string()));
+        // The second answer is to a mail that nobody could dislike.
+        for _ in 0..2 {
+            reading.server.will(chat(&form().to_string()));
+        }
         let emails = [reading.mail(BODY).await, reading.mail(BODY).await];
         assert_eq!(reading.run().await.1, Ok(()));
         let [dead, read] = reading.in_order_of_state(emails).await;
@@ -482,6 +485,19 @@ async fn a_request_that_the_server_will_never_take_is_dead_at_once_and_holds_up_
         reading.nothing_is_stored(dead).await;
         assert_eq!(reading.state(read).await, "done/extracted/0");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_request_of_ours_at_all_stops_the_lane_and_blames_no_message() {
+    let reading = Reading::new(Provider::OpenAi, |_| {}).await;
+    let email = reading.mail(BODY).await;
+    for _ in 0..2 {
+        reading.server.will(failure(400, "unsupported_parameter"));
+    }
+    let (_, end) = reading.run().await;
+    assert!(matches!(end, Err(Trouble::Sink(failure)) if failure.class == FailureClass::SinkMisconfigured));
+    assert_eq!(reading.state(email).await, "waiting/sink_misconfigured/0");
+    assert_eq!(reading.reason(email).await, "openai: status 400, unsupported_parameter, whatever the mail");
 }
 
 #[tokio::test]
@@ -572,7 +588,7 @@ async fn calls_overlap_as_far_as_they_may_and_no_further() {
 }
 
 #[tokio::test]
-async fn a_mail_that_gets_no_answer_beside_others_that_do_waits_behind_them_uncounted() {
+async fn a_mail_that_gets_no_answer_beside_others_that_do_is_tried_again_and_counted() {
     let reading = Reading::new(Provider::OpenAi, |config| {
         (config.concurrency, config.timeout) = (1, Duration::from_secs(1));
     })
@@ -586,9 +602,9 @@ async fn a_mail_that_gets_no_answer_beside_others_that_do_waits_behind_them_unco
     let first = reading.run().await;
     reading.hurry().await;
     let second = reading.run().await;
-    assert_eq!((first.1, second.1, first.0.given_back + second.0.given_back), (Ok(()), Ok(()), 1));
-    for email in emails {
-        assert_eq!(reading.state(email).await, "done/extracted/0");
+    assert_eq!((first.1, second.1, first.0.retried + second.0.retried), (Ok(()), Ok(()), 1));
+    for (email, tries) in reading.in_order_of_state(emails).await.into_iter().zip([0, 1]) {
+        assert_eq!(reading.state(email).await, format!("done/extracted/{tries}"));
     }
     assert_eq!(reading.used().await.0, 3);
 }

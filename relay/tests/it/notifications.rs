@@ -292,6 +292,32 @@ async fn a_login_that_is_refused_waits_for_a_person_and_a_right_one_delivers() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_run_with_letters_holds_nothing_personal_and_no_secret_at_any_level() {
+    let (world, server) = (World::new().await, MailServer::with(&["--auth", "relay:geheim-wort"]).await);
+    world.client(vec![owing(980.0), seeblick("b")]).await;
+    world.commit(Update::default()).await;
+    world.commit(Update { amount: None, ..Update::default() }).await;
+    // The first time the server's words repeat the address.
+    for control in [json!({ "rcpt": { "*": format!("451 4.2.0 <{TO}> is busy") } }), json!({})] {
+        server.control(&control);
+        let relay = world
+            .program(&world.mongo.url, &["run", "--once"])
+            .env("SMTP_URL", format!("smtp://relay:geheim-wort@127.0.0.1:{}", server.port))
+            .envs([("NOTIFY_TO", TO), ("NOTIFY_FROM", FROM), ("RUST_LOG", "trace"), ("LOG_FORMAT", "json")])
+            .output();
+        let log = String::from_utf8(relay.await.unwrap().stderr).unwrap();
+        assert!(log.contains("TRACE"), "{log}");
+        let secrets = ["geheim-wort", "cmVsYXk", "AHJlbGF5", "kanzlei.example", "Adler", "2024_118", "TK-1"];
+        for word in secrets.into_iter().chain(["urmhaus", "1234.56", "1.234,56", "980"]) {
+            let line = log.lines().find(|line| line.contains(word));
+            assert_eq!(line, None, "{word}");
+        }
+        due(&world).await;
+    }
+    assert_eq!(server.letters().len(), 2);
+}
+
+#[tokio::test]
 async fn tls_is_had_as_asked_for_and_only_with_a_certificate_that_can_be_trusted() {
     let folder =
         std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls_{}", std::process::id()));
