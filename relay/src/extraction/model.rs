@@ -134,6 +134,20 @@ pub struct Reply {
     pub tokens: u64,
     /// Whether there was no answer in time.
     pub late: bool,
+    /// Whether a failure of the sink may be due to this mail: the server has stumbled over the request, or never got to its end.
+    pub may_be_the_mails: bool,
+}
+
+/// A call without a reply that could be read.
+struct NoReply {
+    failure: Failure,
+    may_be_the_mails: bool,
+}
+
+impl From<Failure> for NoReply {
+    fn from(failure: Failure) -> NoReply {
+        NoReply { failure, may_be_the_mails: false }
+    }
 }
 
 impl Model {
@@ -237,32 +251,47 @@ impl Model {
         let request = self.request(mail);
         let sent = estimated(request.to_string().chars().count());
         let within = within.min(config.timeout);
+        let began = Instant::now();
+        let without = |answer, tokens| Reply { answer, tokens, late: false, may_be_the_mails: false };
         let body = match timeout(within, self.send(&request)).await {
             Ok(Ok(body)) => body,
-            Ok(Err(failure)) => {
-                let (failure, tokens) = self.whose(failure, within).await;
-                return Reply { answer: Err(failure), tokens, late: false };
+            Ok(Err(NoReply { failure, may_be_the_mails })) => {
+                let left = within.saturating_sub(began.elapsed());
+                let (failure, tokens) = self.whose(failure, left).await;
+                return Reply { may_be_the_mails, ..without(Err(failure), tokens) };
             }
             Err(_) => {
                 let text = format!("no answer within {:?}", within);
                 // What was sent may well have been read, and paid for.
                 let answer = Err(self.failure(FailureClass::SinkDown, &text));
-                return Reply { answer, tokens: sent, late: true };
+                return Reply { answer, tokens: sent, late: true, may_be_the_mails: true };
             }
         };
         let Ok(reply) = serde_json::from_slice::<Value>(&body) else {
             let answer = Err(self.failure(FailureClass::Transient, "its reply is no JSON"));
-            return Reply { answer, tokens: sent + estimated(body.len()), late: false };
+            return without(answer, sent + estimated(body.len()));
         };
         let (answer, tokens) = match config.provider {
             Provider::OpenAi => (openai::answer(&reply), openai::tokens(&reply)),
             Provider::Anthropic => (anthropic::answer(&reply), anthropic::tokens(&reply)),
         };
-        Reply {
-            answer: answer.map_err(|text| self.failure(FailureClass::Transient, text)),
-            tokens: tokens.unwrap_or_else(|| sent + estimated(body.len())).min(MOST_TOKENS),
-            late: false,
+        let answer = answer.map_err(|text| self.failure(FailureClass::Transient, text));
+        without(answer, tokens.unwrap_or_else(|| sent + estimated(body.len())).min(MOST_TOKENS))
+    }
+
+    /// Whether the server answers about a mail that nobody could dislike; with the tokens that this took.
+    pub async fn answers(&self, within: Duration) -> (bool, u64) {
+        let request = self.harmless();
+        match timeout(within.min(self.0.config.timeout), self.send(&request)).await {
+            Ok(Ok(_)) => (true, estimated(request.to_string().chars().count())),
+            Ok(Err(_)) | Err(_) => (false, 0),
         }
+    }
+
+    fn harmless(&self) -> Value {
+        let text = MailText { current: "Guten Tag.".into(), ..MailText::default() };
+        let (subject, from_email) = ("Test", "test@test.invalid");
+        self.request(&Mail { subject, from_email, from_name: None, text: &text, headers: Headers::default() })
     }
 
     /// A refusal for good is the mail's only if the server takes another one: what it dislikes may be in every request of ours, a
@@ -271,18 +300,14 @@ impl Model {
         if failure.class != FailureClass::Permanent {
             return (failure, 0);
         }
-        let text = MailText { current: "Guten Tag.".into(), ..MailText::default() };
-        let (subject, from_email) = ("Test", "test@test.invalid");
-        let harmless =
-            Mail { subject, from_email, from_name: None, text: &text, headers: Headers::default() };
-        let request = self.request(&harmless);
+        let request = self.harmless();
         match timeout(within, self.send(&request)).await {
             Ok(Ok(_)) => (failure, estimated(request.to_string().chars().count())),
-            Ok(Err(again)) if again.class == FailureClass::Permanent => {
+            Ok(Err(NoReply { failure: again, .. })) if again.class == FailureClass::Permanent => {
                 let text = format!("{}, whatever the mail", failure.text);
                 (Failure::new(FailureClass::SinkMisconfigured, text), 0)
             }
-            Ok(Err(again)) => (again, 0),
+            Ok(Err(NoReply { failure: again, .. })) => (again, 0),
             Err(_) => (Failure::new(FailureClass::SinkDown, failure.text), 0),
         }
     }
@@ -303,7 +328,7 @@ impl Model {
         answer::entities(answer, mail).map_err(|text| self.failure(FailureClass::Transient, text))
     }
 
-    async fn send(&self, request: &Value) -> Result<Vec<u8>, Failure> {
+    async fn send(&self, request: &Value) -> Result<Vec<u8>, NoReply> {
         let Inner { http, endpoint, headers, .. } = self.0.as_ref();
         let sent = http.post(endpoint.clone()).headers(headers.clone()).json(request).send().await;
         let response = sent.map_err(|error| self.unreachable(&error))?;
@@ -322,27 +347,30 @@ impl Model {
         let code = body.ok().and_then(|body| error_code(&body));
         let asks = pause.map(|pause| format!("it asks for a pause of {} s", pause.as_secs()));
         let parts = [Some(format!("status {}", status.as_u16())), code, asks];
-        Err(self.failure(class, &parts.into_iter().flatten().collect::<Vec<_>>().join(", ")))
+        let failure = self.failure(class, &parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        // 429, 503, 529: it is busy, whoever asks.
+        Err(NoReply { failure, may_be_the_mails: matches!(status.as_u16(), 500 | 502 | 504) })
     }
 
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, NoReply> {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if body.len() + chunk.len() > LONGEST_REPLY {
                 let text = format!("its reply has more than {LONGEST_REPLY} bytes");
-                return Err(self.failure(FailureClass::Transient, &text));
+                return Err(self.failure(FailureClass::Transient, &text).into());
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    fn unreachable(&self, error: &reqwest::Error) -> NoReply {
         if is_tls(error) {
-            return self.failure(FailureClass::SinkMisconfigured, "TLS cannot be agreed on");
+            return self.failure(FailureClass::SinkMisconfigured, "TLS cannot be agreed on").into();
         }
-        let text = if error.is_connect() { "no connection" } else { "the connection broke" };
-        self.failure(FailureClass::SinkDown, text)
+        let may_be_the_mails = !error.is_connect();
+        let text = if may_be_the_mails { "the connection broke" } else { "no connection" };
+        NoReply { failure: self.failure(FailureClass::SinkDown, text), may_be_the_mails }
     }
 
     fn failure(&self, class: FailureClass, text: &str) -> Failure {

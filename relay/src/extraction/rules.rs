@@ -19,11 +19,11 @@ mod statement;
 pub(super) use names::folded;
 
 use super::{ExtractedEntities, Intent, Mail};
-use crate::write_guard::LEAST_CONFIDENCE;
+use crate::{mail_text::MailText, write_guard::LEAST_CONFIDENCE};
 use regex::Regex;
 use rust_decimal::Decimal;
 use shared::money::Amount;
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 /// Longest summary in characters; the portal shows it in one cell of a table.
 const SUMMARY_LIMIT: usize = 300;
@@ -31,9 +31,13 @@ const SUMMARY_LIMIT: usize = 300;
 /// Reads a mail. The same mail always gives the same answer.
 #[must_use]
 pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
-    let subject = crate::mail_text::read(Some(mail.subject), None).current;
-    let mail = Mail { subject: subject.trim(), ..*mail };
-    let (current, history) = (mail.text.current.as_str(), mail.text.history.as_str());
+    let subject = crate::mail_text::read(Some(start(mail.subject, LONGEST_LINE)), None).current;
+    let (read, is_cut) = excerpt(&mail.text.current);
+    let text =
+        MailText { current: read.into_owned(), history: start(&mail.text.history, MOST_HISTORY).to_owned() };
+    let from_name = mail.from_name.map(|name| start(name, LONGEST_LINE));
+    let mail = Mail { subject: subject.trim(), from_name, text: &text, ..*mail };
+    let (current, history) = (text.current.as_str(), text.history.as_str());
     let units = flow::units(current);
     let lines: Vec<&str> = units.iter().map(|unit| unit.text.as_str()).collect();
     let client = names::client(mail.subject, &lines, history, mail.from_name);
@@ -56,10 +60,11 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
     let claim = if nothing_owed { statement.claim(true) } else { stated };
     let claim = claim.filter(|_| !unknown && !several);
     let amount = claim.as_ref().and_then(|claim| amount_of(claim.cents));
-    let names_claims = statement
-        .mentions
-        .iter()
-        .any(|mention| labels::is_claim(mention.kind) || mention.kind == labels::Kind::Part);
+    let names_claims = statement.unclear
+        || statement
+            .mentions
+            .iter()
+            .any(|mention| labels::is_claim(mention.kind) || mention.kind == labels::Kind::Part);
     let intent = kind::intent(
         mail.subject,
         &text,
@@ -68,7 +73,7 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
         names_claims,
     );
     let asked = history.contains('?');
-    let confidence = claim.as_ref().map_or(0.8, |claim| claim.confidence);
+    let confidence = claim.as_ref().map_or(0.8, |claim| if is_cut { 0.5 } else { claim.confidence });
     ExtractedEntities {
         is_creditor_reply: true,
         intent,
@@ -90,14 +95,43 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
     }
 }
 
+/// Bytes of the subject and of the sender's name that are read.
+const LONGEST_LINE: usize = 1000;
+/// Bytes of the quoted history that are read: it tells whom the mail is about.
+const MOST_HISTORY: usize = 100_000;
+/// Bytes of the new text that are read: its start, and its end, where sums and signatures stand. A book of a mail would else hold the
+/// lane for minutes; its amount is for a person.
+const MOST_START: usize = 200_000;
+const MOST_END: usize = 100_000;
+
+/// What is read of a text, and whether something was left out.
+fn excerpt(text: &str) -> (Cow<'_, str>, bool) {
+    if text.len() <= MOST_START + MOST_END {
+        return (Cow::Borrowed(text), false);
+    }
+    let end = text.get(text.ceil_char_boundary(text.len() - MOST_END)..).unwrap_or_default();
+    (Cow::Owned(format!("{}\n\n{end}", start(text, MOST_START))), true)
+}
+
+fn start(text: &str, length: usize) -> &str {
+    text.get(..text.floor_char_boundary(length)).unwrap_or(text)
+}
+
 /// The amounts that a mail's subject and new text write, but for passages that give orders to their reader: what somebody else's
 /// reading of it may name.
 pub(super) fn written_amounts(subject: &str, current: &str) -> Vec<Amount> {
-    let mut units = flow::units(subject);
-    units.extend(flow::units(current));
+    let mut units = flow::units(start(subject, LONGEST_LINE));
+    units.extend(flow::units(&excerpt(current).0));
     units.retain(|unit| !statement::gives_orders(&unit.text));
     let cents = figures::written(&units, is_english(current));
     cents.into_iter().filter_map(amount_of).collect()
+}
+
+/// Whether a mail speaks to the machine that reads it.
+pub(super) fn orders_its_reader(subject: &str, current: &str) -> bool {
+    statement::gives_orders(subject)
+        || current.lines().any(statement::gives_orders)
+        || statement::gives_orders(&excerpt(current).0)
 }
 
 fn amount_of(cents: i64) -> Option<Amount> {

@@ -87,7 +87,9 @@ async fn by_model(
         .into_iter()
         .map(|(claim, mail)| async move { (claim, ask(context, model, mail, deadline).await) });
     let asked = join_all(asked).await;
-    let has_answered = asked.iter().any(|(_, read)| read.is_ok());
+    let stumbled = asked.iter().any(|(_, read)| matches!(read, Err(Unread::NoAnswer(_))));
+    let has_answered =
+        asked.iter().any(|(_, read)| read.is_ok()) || (stumbled && answers(context, model, deadline).await);
     let finish = |(claim, read): (Claim, Result<_, Unread>)| match read {
         Ok((cleaned, entities)) => store(claim, cleaned, entities),
         Err(Unread::NoPlace) => claim.give_back(),
@@ -101,11 +103,20 @@ async fn by_model(
     asked.into_iter().map(finish).collect()
 }
 
+/// Whether the server answers about another mail, where there was none beside one that got no answer.
+async fn answers(context: &Context, model: &Model, deadline: Instant) -> bool {
+    let (answers, tokens) = model.answers(deadline.saturating_duration_since(Instant::now())).await;
+    if tokens > 0 {
+        usage::count(context, model, tokens).await;
+    }
+    answers
+}
+
 /// Why a model did not read a mail.
 enum Unread {
     /// No call could be begun in time.
     NoPlace,
-    /// The call was not answered in time.
+    /// The server was not away, and still there was no answer: in time, or whole, or without an error of its own.
     NoAnswer(Failure),
     /// Any other way.
     Failed(Failure),
@@ -143,7 +154,7 @@ async fn ask(
     let answer = match reply.answer {
         Ok(answer) => answer,
         Err(_) if reply.late && left < model.timeout() => return Err(Unread::NoPlace),
-        Err(failure) if reply.late => return Err(Unread::NoAnswer(failure)),
+        Err(failure) if reply.may_be_the_mails => return Err(Unread::NoAnswer(failure)),
         Err(failure) => return Err(Unread::Failed(failure)),
     };
     let model = model.clone();

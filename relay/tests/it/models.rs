@@ -610,6 +610,25 @@ async fn a_mail_that_gets_no_answer_beside_others_that_do_is_tried_again_and_cou
 }
 
 #[tokio::test]
+async fn a_mail_that_a_server_stumbles_over_is_counted_although_it_is_alone() {
+    let reading = Reading::new(Provider::OpenAi, |_| {}).await;
+    let email = reading.mail(BODY).await;
+    for answer in [failure(500, "server_error"), Answer::HangUp] {
+        reading.server.will(answer);
+        reading.server.will(chat(&form().to_string()));
+        assert_eq!(reading.run().await.1, Ok(()));
+        reading.hurry().await;
+    }
+    assert_eq!(reading.state(email).await, "waiting/transient/2");
+    // One that stumbles over every mail is away.
+    for _ in 0..2 {
+        reading.server.will(failure(500, "server_error"));
+    }
+    assert!(reading.run().await.1.is_err());
+    assert_eq!(reading.state(email).await, "waiting/sink_down/2");
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_before_the_deadline_is_given_back() {
     let reading = Reading::new(Provider::OpenAi, |_| {}).await;
     reading.server.will(chat(&form().to_string()));

@@ -27,6 +27,8 @@ const NUMBER_LIMIT: usize = 60;
 const MOST_NUMBERS: usize = 20;
 /// Bytes of an amount as text, such as "EUR 999.999.999.999,99".
 const LONGEST_AMOUNT: usize = 40;
+/// Below what the write guard lets pass.
+const UNSURE: f64 = 0.5;
 /// Fewer digits are no case number.
 const FEWEST_DIGITS: usize = 3;
 /// Braces at which an object is looked for in an answer of words.
@@ -82,6 +84,9 @@ pub(super) fn entities(answer: &Answer, mail: &Mail<'_>) -> Result<ExtractedEnti
         written.number(&number, AKTENZEICHEN_LIMIT, &written.everything).map(|(_, number)| number)
     });
     let amounts = || rules::written_amounts(&subject, &mail.text.current);
+    // Whoever gives orders to the reader may have been obeyed: where there is a choice, a person makes it.
+    let is_suspicious = rules::orders_its_reader(&subject, &mail.text.current)
+        && amounts().iter().any(|amount| Some(amount) != amounts().first());
     Ok(ExtractedEntities {
         is_creditor_reply: true,
         intent: form.intent,
@@ -90,7 +95,7 @@ pub(super) fn entities(answer: &Answer, mail: &Mail<'_>) -> Result<ExtractedEnti
         debt_amount: amount_among(&form.debt_amount, amounts),
         reference_numbers: written
             .numbers(&form.reference_numbers.unwrap_or_default(), aktenzeichen.as_deref()),
-        confidence: form.confidence,
+        confidence: if is_suspicious { form.confidence.min(UNSURE) } else { form.confidence },
         summary: form.summary.and_then(|text| rules::summary(&plain(&text))),
         client_aktenzeichen: aktenzeichen,
     })

@@ -135,6 +135,12 @@ impl Statement {
             && above.iter().map(|mention| signed(mention)).sum::<i64>() == last.cents
     }
 
+    /// Whether the lines above a total add up to it, whatever each is called.
+    fn lines_come_to(&self, total: i64) -> bool {
+        let last = self.mentions.iter().rfind(|mention| mention.cents == total);
+        last.is_some_and(|last| self.is_sum_of_lines_above(last))
+    }
+
     /// The one value that is the sum of all others, of which there are at least two.
     fn sum_among(&self, values: &[i64]) -> Option<i64> {
         let all: i64 = values.iter().sum();
@@ -158,7 +164,8 @@ impl Statement {
             [rest] if *rest == total => Some(total),
             // What remains after payments; without one in the mail only a word such as "Restforderung" says so.
             [rest] if *rest < total => {
-                (self.is_explained(total, *rest) || self.says_remaining(*rest)).then_some(*rest)
+                let is_later = self.is_explained(total, *rest) || self.says_remaining(*rest);
+                is_later.then_some(*rest).or_else(|| self.lines_come_to(total).then_some(total))
             }
             several => {
                 let others: i64 = several.iter().filter(|rest| **rest != total).sum();

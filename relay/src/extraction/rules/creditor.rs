@@ -8,7 +8,7 @@ use super::pattern;
 use regex::Regex;
 use std::sync::LazyLock;
 
-const LEGAL: &str = r"(?:(?i:gmbh)(?:\s?&\s?Co\.?\s?(?:KG|OHG|KGaA))?|(?i:gesmbh|ges\.\s?m\.\s?b\.\s?h\.|mbh)|AG(?:\s?&\s?Co\.?\s?(?:KG|OHG))?|KGaA|KG|OHG|oHG|e\.?\s?G\.?|EG|e\.\s?V\.|UG(?: \(haftungsbeschränkt\))?|SE(?:\s?&\s?Co\.?\s?KG)?|GbR|PartG(?:\s?mbB)?|AöR|A\.ö\.R\.|KdöR|VVaG|e\.\s?K\.|Ltd\.?|Limited|Inc\.?|LLC|plc|S\.A\.|B\.V\.|N\.V\.)";
+const LEGAL: &str = r"(?:(?i:gmbh)(?:\s?&\s?Co\.?\s?(?:KG|OHG|KGaA))?|(?i:gesmbh|ges\.\s?m\.\s?b\.\s?h\.|mbh)|AG(?:\s?&\s?Co\.?\s?(?:KG|OHG))?|KGaA|KG|OHG|oHG|e\.?\s?G\.?|EG|e\.\s?V\.|UG(?: \(haftungsbeschränkt\))?|SE(?:\s?&\s?Co\.?\s?KG)?|GbR|PartG(?:\s?mbB)?|AöR|A\.ö\.R\.|KdöR|VVaG|e\.\s?K\.|Ltd\.?|Limited|Inc\.?|LLC|plc|S\.A\.|S\.\s?à\s?r\.\s?l\.|S\.p\.A\.|s\.r\.o\.|ApS|SARL|SAS|B\.V\.|N\.V\.)";
 const PART: &str = r"(?:[\p{Lu}0-9][\p{L}0-9.'’-]*|&|\+|und|für|der|des|am)";
 
 static FIRM: LazyLock<Regex> = LazyLock::new(|| {
@@ -23,6 +23,12 @@ static FOR_PRINCIPAL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
         r"(?:\b(?i:namens|im namen|im auftrag|in vollmacht|auftrags|für unsere[rn]?|vertreten(?: wir)?|vertretung|beauftragt von|on behalf of|acting for|inkassoauftrag)\b|\b(?i:unser)\p{{L}}{{0,3}} (?i:mandant(?:in|en|schaft)|auftraggeber(?:in|s)?))(?:[\s,]+(?:und|in|Vollmacht|der|die|des|dem|den|von|wir|unser\p{{L}}*|Mandantin|Mandanten|Auftraggeberin|Gläubigerin|Firma|Fa\.|the|our|client|rechtlichen|Interessen|anwaltlich|weiterhin))*[\s,]+(?P<name>[\p{{Lu}}0-9][\p{{L}}0-9.'’-]*(?:\s{PART}){{0,6}}?\s{LEGAL})(?:$|[^\p{{L}}])"
     ))
+});
+/// A property manager writes for the landlady.
+static FOR_A_PERSON: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?i:namens|im namen|im auftrag|in vollmacht|für)\b[^.;]{0,30}\b(?i:vermieter|eigentümer|auftraggeber|gläubiger)(?:in|s)?,?\s+(?:(?:Frau|Herrn?)\s+)(?:(?:Dr|Prof)\.\s*)*(?P<name>\p{Lu}[\p{L}'’-]+(?:\s(?:(?:von|van|de|zu|zur|der)\s)*\p{Lu}[\p{L}'’-]+){1,2})",
+    )
 });
 static CLAIM_OF: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
@@ -62,6 +68,7 @@ fn principal(subject: &str, current: &str) -> Option<String> {
         .or_else(|| named(&VERSUS, current))
         .or_else(|| named(&FOR_PRINCIPAL, current))
         .or_else(|| named(&CLAIM_OF, current))
+        .or_else(|| named(&FOR_A_PERSON, current))
 }
 
 /// The firm below the closing words, else the sender's display name without its department.

@@ -3,7 +3,10 @@
 //! Owns the number forms: German first (`1.234,56`, `1.250,--`, `12 345,67`, `2.500` = 2500), then US (`1,234.56`). A figure
 //! that can be read in two ways has no value. What a figure means is `labels`' to say.
 
-use super::{flow::Unit, pattern};
+use super::{
+    flow::{Unit, tail},
+    pattern,
+};
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -221,7 +224,7 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
         let glued_left = match left.next() {
             Some('-') => left.next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '-' | '.')),
             Some(c) => {
-                (c.is_alphanumeric() && !before.to_uppercase().ends_with("EUR"))
+                (c.is_alphanumeric() && !tail(before, 3).eq_ignore_ascii_case("EUR"))
                     || matches!(c, '/' | '_' | '.' | ',' | '#' | '§')
             }
             None => false,
@@ -229,7 +232,9 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
         let mut right = after.chars();
         let glued_right = match right.next() {
             Some('-' | '/' | '_' | ':') => right.next().is_some_and(char::is_alphanumeric),
-            Some(c) => c.is_alphanumeric() && !after.to_uppercase().starts_with("EUR"),
+            Some(c) => {
+                c.is_alphanumeric() && !after.get(..3).is_some_and(|unit| unit.eq_ignore_ascii_case("EUR"))
+            }
             None => false,
         };
         let percent = after.trim_start().starts_with('%') || after.trim_start().starts_with("‰");
@@ -250,7 +255,7 @@ static LABEL_BEFORE: LazyLock<Regex> =
 
 /// "Rechnung Nr. 117 412,80": groups separated by a common blank might be two numbers.
 fn follows_number(before: &str, number: &str) -> bool {
-    number.contains(' ') && LABEL_BEFORE.is_match(before)
+    number.contains(' ') && LABEL_BEFORE.is_match(tail(before, 20))
 }
 
 /// A number's value in cents, None if it has none or two, and whether it was written with cents.
@@ -269,6 +274,15 @@ fn value(written: &str, english: bool) -> (Option<i64>, bool) {
     let whole_marks = marks.get(..marks.len() - 1).unwrap_or_default();
     match (*last_mark, last.len()) {
         ('.' | ',', 2) if !repeated && !dashed => (cents(whole, last, whole_marks), true),
+        // "1834,5": a whole number of at least two digits before it, else it may be a rate.
+        (',', 1)
+            if !english
+                && !dashed
+                && marks.len() == 1
+                && parts.first().is_some_and(|first| first.len() > 1) =>
+        {
+            (cents(whole, &format!("{last}0"), whole_marks), true)
+        }
         // A comma before three digits groups thousands in English and is no number in German.
         (',', 3) if !english => (None, dashed),
         (_, 3) => (cents(&parts, "", &marks), dashed),
@@ -319,6 +333,7 @@ mod tests {
             ("0,00 EUR", 0),
             ("Rechnung 88 EUR 12,50", 1_250),
             ("1'250.00 EUR", 125_000),
+            ("EUR 1834,5", 183_450),
         ] {
             assert_eq!(euro(text), Some(cents), "{text}");
         }

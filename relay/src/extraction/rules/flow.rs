@@ -44,7 +44,7 @@ static CURRENCY_FIRST: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^(?:EUR|Euro|€)(?:$|[^\p{L}0-9]*$|[^\p{L}]*\s\p{Ll})"));
 
 /// The last characters of a text.
-fn tail(text: &str, length: usize) -> &str {
+pub(super) fn tail(text: &str, length: usize) -> &str {
     text.char_indices().rev().nth(length - 1).map_or(text, |(from, _)| text.get(from..).unwrap_or(text))
 }
 
@@ -72,14 +72,27 @@ pub(super) fn units(text: &str) -> Vec<Unit> {
         {
             unit.text.push(' ');
             unit.text.push_str(line);
-        } else if units.len() < MOST_UNITS && line.len() < LONGEST_UNIT {
-            units.push(Unit { text: line.to_owned(), row });
+        } else {
+            let room = MOST_UNITS.saturating_sub(units.len());
+            units.extend(pieces(line).take(room).map(|piece| Unit { text: piece.to_owned(), row }));
         }
         in_paragraph = true;
         let shortest = if joins { SHORTEST_WRAPPED / 2 } else { SHORTEST_WRAPPED };
         open = !row && line.chars().count() >= shortest && !line.ends_with(['.', '!', '?', ':', ';']);
     }
     units
+}
+
+/// A line that is too long to be one unit, cut at blanks.
+fn pieces(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let end = rest.floor_char_boundary(LONGEST_UNIT);
+        let blank = rest.get(..end).and_then(|piece| piece.rfind(' ')).filter(|_| rest.len() > end);
+        let (piece, left) = rest.split_at(blank.unwrap_or(end));
+        rest = left;
+        (!piece.is_empty()).then(|| piece.trim())
+    })
 }
 
 static ABBREVIATION: LazyLock<Regex> = LazyLock::new(|| {

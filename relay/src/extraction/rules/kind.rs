@@ -14,12 +14,12 @@ static BOUNCE_SENDER: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)^(?:mailer-daemon|postmaster|mail-?delivery)"));
 static BOUNCE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)undeliver|unzustellbar|delivery (?:status notification|has failed|failure|to the following)|failure notice|returned (?:mail|to sender)|could not be delivered|(?:konnte|konnten) nicht (?:zugestellt|übermittelt)|nicht zustellbar|zustellung .{0,40}fehlgeschlagen|recipient address rejected|user unknown|mailbox (?:unavailable|full)|\b5[05][0-9][ -]#?5\.[0-9]\.[0-9]",
+        r"(?i)undeliver|unzustellbar|delivery (?:status notification|has failed|failure|to the following)|failure notice|returned (?:mail|to sender)|could not be delivered|(?:konnte|konnten) nicht (?:zugestellt|übermittelt)|nicht zustellbar|zustellung .{0,40}fehlgeschlagen|recipient address rejected|user unknown|mailbox (?:unavailable|(?:is )?full)|(?:postfach|mailbox)\p{L}* .{0,60}(?:voll|überfüllt|überschritten|erschöpft|exceeded)|(?:over|exceeded) (?:the )?(?:storage )?quota|(?:zustellung|delivery) .{0,40}(?:verzögert|delayed)|noch nicht zugestellt|\b5[05][0-9][ -]#?5\.[0-9]\.[0-9]",
     )
 });
 static AUTO_SUBJECT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^\W*(?:automatische? (?:antwort|reply|response)|auto(?:matic)?[- ]?(?:reply|response|antwort)|out of (?:the )?office|abwesen\p{L}*|abwesenheitsnotiz|eingangsbestätigung)|bei uns eingegangen|(?:we have|we've) received your|abwesenheit(?:s|\b)|ticket .{0,30}(?:erstellt|created|eröffnet)|eingangsbestätigung",
+        r"(?i)^\W*(?:(?:gelesen|nicht gelesen|zugestellt|übermittelt|lesebestätigung|empfangsbestätigung|read|not read|delivered|read receipt)\s*:|automatische? (?:antwort|reply|response)|auto(?:matic)?[- ]?(?:reply|response|antwort)|out of (?:the )?office|abwesen\p{L}*|abwesenheitsnotiz|eingangsbestätigung)|bei uns eingegangen|(?:we have|we've) received your|abwesenheit(?:s|\b)|ticket .{0,30}(?:erstellt|created|eröffnet)|eingangsbestätigung",
     )
 });
 static ABSENT: LazyLock<Regex> = LazyLock::new(|| {
@@ -39,7 +39,7 @@ static PROMISED: LazyLock<Regex> = LazyLock::new(|| {
 });
 static MACHINE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)automatisch\p{L}* (?:erzeugt|generiert|erstellt|versandt|versendet|verschickt|antwort|nachricht|e-?mail|eingangs|empfangs)\p{L}*|antworten sie (?:bitte )?nicht auf diese|(?:vorgangs|ticket|bearbeitungs|fall)-?\s?(?:nummer|nr|id)|ticket\b|automat(?:ed|ically)|do not reply|no-?reply@",
+        r"(?i)automatisch\p{L}* (?:erzeugt|generiert|erstellt|versandt|versendet|verschickt|antwort|nachricht|e-?mail|eingangs|empfangs)\p{L}*|antworten sie (?:bitte )?nicht auf diese|(?:vorgangs|ticket|bearbeitungs|fall)-?\s?(?:nummer|nr|id)|ticket\b|oberhalb dieser (?:zeile|linie)|above this line|automat(?:ed|ically)|do not reply|no-?reply@",
     )
 });
 static ADVERT: LazyLock<Regex> = LazyLock::new(|| {
@@ -70,10 +70,15 @@ pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: b
     if (AUTO_SUBJECT.is_match(subject) || signs.is_automatic_answer) && !states_claim {
         return Some(Intent::AutoReply);
     }
-    if ABSENT.is_match(body) && !states_claim && body.len() < 1500 {
+    // Both at once leave no doubt, whatever figure the note names.
+    if ABSENT.is_match(body) && (!states_claim || AUTO_SUBJECT.is_match(subject)) && body.len() < 1500 {
         return Some(Intent::AutoReply);
     }
+    if baits(mail) && !has_our_number {
+        return Some(Intent::Spam);
+    }
     let by_machine = MACHINE.is_match(body)
+        || MACHINE.is_match(subject)
         || MACHINE.is_match(from)
         || AUTO_SUBJECT.is_match(subject)
         || signs.is_by_machine;
@@ -94,35 +99,54 @@ pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: b
     (adverts.len() >= needed && !has_our_number && !IN_THE_MATTER.is_match(body)).then_some(Intent::Spam)
 }
 
+/// Words of mails that are after a login or want something opened.
+static BAIT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:zugangsdaten|kontodaten|kreditkartendaten|login|log-?in|passwort|password|tan-?nummer|verifizier\p{L}*|verify|account (?:will be|has been) (?:suspended|locked)|konto\p{L}* (?:wird |wurde |ist )?(?:gesperrt|eingeschränkt)|sperrung ihre\p{L}*|best(?:ä|a)tigen sie (?:\p{L}+ ){0,4}(?:daten|konto|identität|zugang)\p{L}*|innerhalb (?:von )?[0-9]+ stunden|[\w-]+\.(?:zip|exe|html?|iso|img|docm|xlsm))\b|https?://",
+    )
+});
+
+/// Whether a mail is after its reader's secrets: several such words, and it greets a customer whom it cannot name.
+fn baits(mail: &Mail<'_>) -> bool {
+    let found = |text: &str| {
+        BAIT.find_iter(text).take(50).map(|word| word.as_str().to_lowercase()).collect::<Vec<_>>()
+    };
+    let mut words: Vec<String> =
+        [mail.subject, mail.text.current.as_str()].into_iter().flat_map(found).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.len() >= 3 && !IN_THE_MATTER.is_match(mail.text.current.as_str())
+}
+
 static UNKNOWN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\bnicht (?:\p{L}+ ){0,3}als (?:\p{L}+ )?(?:kunde|kundin|mieter|mitglied|patient|schuldner|versicherte)\p{L}*|\b(?:nicht|keinem?r?)\b[^.]{0,60}\b(?:zuordnen|zugeordnet|zuzuordnen)\b|\b(?:namen?|person|mandant\p{L}*|kunde[n]?|kundin|herrn?|frau|angaben|daten|debitor)\b[^.]{0,120}\b(?:(?:nicht|nirgends)\s+(?:\p{L}+ )?(?:ermitteln|ermittelt|auffinden|finden|gefunden|identifizieren|identifiziert|bekannt|geführt|verzeichnet|registriert|gespeichert)|unbekannt)\b|\bkein\p{L}* (?:\p{L}+ ){0,2}(?:treffer|zuordnung|kunde|kunden|kundin|vertragsverhältnis\p{L}*|vertragsbeziehung\p{L}*|geschäftsbeziehung\p{L}*|kundenbeziehung\p{L}*|datensatz|kundenkonto)\b|\b(?:no record|no customer|(?:unable to|cannot|can not|could not|couldn't) (?:identify|locate|find|match|trace))\b",
+        r"(?i)\bnicht (?:\p{L}+ ){0,3}als (?:\p{L}+ )?(?:kunde|kundin|mieter|mitglied|patient|schuldner|versicherte)\p{L}*|\b(?:nicht|keinem?r?)\b[^.]{0,60}\b(?:zuordnen|zugeordnet|zuzuordnen)\b|\b(?:namen?|person|mandant\p{L}*|kunde[n]?|kundin|herrn?|frau|angaben|daten|debitor)\b[^.]{0,120}\b(?:(?:nicht|nirgends)\s+(?:\p{L}+ )?(?:ermitteln|ermittelt|auffinden|finden|gefunden|identifizieren|identifiziert|bekannt|geführt|verzeichnet|registriert|gespeichert)|unbekannt)\b|\bweder (?:\p{L}+ ){0,3}(?:kund|mieter|mitglied|patient|schuldner|versichert|vertrag|konto)\p{L}*|\bkein\p{L}* (?:\p{L}+ ){0,2}(?:treffer|zuordnung|kunde|kunden|kundin|vertragsverhältnis\p{L}*|vertragsbeziehung\p{L}*|geschäftsbeziehung\p{L}*|kundenbeziehung\p{L}*|datensatz|kundenkonto)\b|\b(?:no record|no customer|(?:unable to|cannot|can not|could not|couldn't) (?:identify|locate|find|match|trace))\b",
     )
 });
 static SETTLED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:keine(?:rlei)? (?:\p{L}+ ){0,3}(?:forderung|forderungen|ansprüche|verbindlichkeiten?|außenstände|rückstände|zahlungsansprüche|offenen? (?:posten|beträge|rechnung|rechnungen|forderungen))(?: mehr)?|nichts (?:mehr )?(?:offen|zu zahlen)|(?:forderung|konto|saldo|rechnung|betrag|angelegenheit|schuld|vorgang|darlehen|rückstand)\p{L}*\b[^.;]{0,80}\b(?:ausgeglichen|beglichen|erledigt|bezahlt|getilgt|abgelöst|zurückgeführt|erloschen)|vollständig (?:ausgeglichen|beglichen|bezahlt|getilgt|gezahlt|zurückgeführt)|schuldet uns nichts|schuldenfrei|(?:paid|settled) in full|fully (?:paid|settled)|no (?:\p{L}+ )?(?:outstanding|open|claims?|balance|debt)\p{L}*)\b",
+        r"(?i)\b(?:keine(?:rlei)? (?:\p{L}+ ){0,3}(?:forderung|forderungen|ansprüche|verbindlichkeiten?|außenstände|rückstände|zahlungsansprüche|offenen? (?:posten|beträge|rechnung|rechnungen|forderungen))(?: mehr)?|nichts (?:mehr )?(?:offen|zu zahlen)|(?:forderung|konto|saldo|rechnung|betrag|angelegenheit|schuld|vorgang|darlehen|rückstand|kunde|kundin|akte|vertrag)\p{L}*\b[^.;]{0,80}\b(?:ausgeglichen|beglichen|erledigt|abgeschlossen|bezahlt|getilgt|abgelöst|zurückgeführt|erloschen)|vollständig (?:ausgeglichen|beglichen|bezahlt|getilgt|gezahlt|zurückgeführt)|schuldet uns nichts|schuldenfrei|(?:paid|settled) in full|fully (?:paid|settled)|no (?:\p{L}+ )?(?:outstanding|open|claims?|balance|debt)\p{L}*)\b",
     )
 });
 /// A sentence that only speaks of when it would be settled, or that it is not.
 static NOT_SETTLED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:nach (?:eingang|vollständiger|zahlung)|sobald|wenn|falls|sofern|sollte|würde\p{L}*|wäre\p{L}*|bei (?:eingang|zahlung)|gegen zahlung|nicht (?:\p{L}+ )?(?:ausgeglichen|beglichen|bezahlt|erledigt|getilgt)|unbezahlt|noch|teilweise|davon|hiervon|hierauf|darauf|restlich\p{L}*)\b",
+        r"(?i)\b(?:nach (?:eingang|vollständiger|zahlung)|sobald|bis (?:unsere?|die|der|das|zur|alles)|danach|dann|wenn|falls|sofern|sollte|würde\p{L}*|wäre\p{L}*|bei (?:eingang|zahlung)|gegen zahlung|nicht (?:\p{L}+ )?(?:ausgeglichen|beglichen|bezahlt|erledigt|getilgt)|unbezahlt|noch|teilweise|davon|hiervon|hierauf|darauf|restlich\p{L}*)\b",
     )
 });
 static REJECTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\blehnen\b[^.]*\bab\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
+        r"(?i)\blehne[n]?\b[^.]*\bab\b|\bmach(?:e|en)\b[^.]{0,40}\bnicht mit\b|\bkommt\b[^.]{0,40}\bnicht (?:in betracht|in frage|infrage)\b|\b(?:deutlich |viel )?zu (?:gering|niedrig|wenig)\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
     )
 });
 static WOULD_TAKE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|would (?:\p{L}+ ){0,2}(?:accept|settle|agree)|counter-?(?:offer|proposal))\b",
+        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen|ausbuchen|fallen ?lassen)|erwarten (?:wir )?(?:\p{L}+ ){0,2}mindestens|lassen wir (?:\p{L}+ ){0,3}(?:fallen|ruhen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|would (?:\p{L}+ ){0,2}(?:accept|settle|agree)|counter-?(?:offer|proposal))\b",
     )
 });
 static LESSER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:einmal(?:ige[nrms]?)?[ -]?(?:zahlung|betrag)\p{L}*|gegen (?:\p{L}+ ){0,3}zahlung|quote|[0-9][0-9.,]*\s?(?:%|prozent)|vergleich\p{L}*|abfindung\p{L}*|abgeltung|erledigung|verzicht\p{L}*|erlass\p{L}*|nachlass|lump sum|settlement|one-off)",
+        r"(?i)\b(?:einmal(?:ige[nrms]?)?[ -]?(?:zahlung|betrag)\p{L}*|gegen (?:\p{L}+ ){0,3}zahlung|quote|[0-9][0-9.,]*\s?(?:%|prozent)|vergleich\p{L}*|abfindung\p{L}*|abgeltung|erledigung|verzicht\p{L}*|erlass\p{L}*|nachlass|auf einmal|den rest|restbetrag|lump sum|settlement|one-off)",
     )
 });
 static MONEY_OR_SHARE: LazyLock<Regex> =
@@ -136,7 +160,7 @@ static AGREES: LazyLock<Regex> = LazyLock::new(|| {
 });
 static INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
+        r"(?i)\b(?:raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|monatlich\p{L}*\s+(?:eur|€)?\s?[0-9]+|[0-9]+\s?(?:eur|euro|€)\s+(?:monatlich|im monat|pro monat)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
     )
 });
 static ARRANGES: LazyLock<Regex> = LazyLock::new(|| {
@@ -156,7 +180,7 @@ static ATTACHED: LazyLock<Regex> = LazyLock::new(|| {
 });
 static CLAIM_WORD: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)forderung\p{L}*|\b(?:schuldet|saldo|rückst[aä]nd\p{L}*|offene?n?|ausst[aä]nd\p{L}*|aufstellung|kontoauszug|claim|outstanding|debt|invoice)\b",
+        r"(?i)forderung\p{L}*|\b(?:schuldet|saldo|rückst[aä]nd\p{L}*|offene?n?|ausst[aä]nd\p{L}*|aufstellung|kontoauszug|claim|outstanding|debt|invoice|owes?|schuldig|zu (?:be)?zahlen)\b",
     )
 });
 
@@ -194,6 +218,11 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
 /// The point in a number or date is no full stop.
 static NUMBER_POINT: LazyLock<Regex> = LazyLock::new(|| pattern(r"([0-9])[.]([0-9])"));
 
+/// A former creditor that sends us to somebody else.
+static SENDS_ON: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)\b(?:verkauft|abgetreten|veräußert|zediert)\b.{0,300}\bwenden sie sich\b")
+});
+
 /// What a reply of the creditor's side says. `names_claims` tells whether it names claims or parts of
 /// one at all, `has_claim` and `is_zero` what the claim is.
 pub(super) fn intent(
@@ -205,7 +234,7 @@ pub(super) fn intent(
 ) -> Intent {
     let flat = NUMBER_POINT.replace_all(text, "$1$2").replace("\n\n", ".. ").replace('\n', " ");
     let text = flat.as_str();
-    if is_unknown(text) && !has_claim {
+    if (is_unknown(text) || SENDS_ON.is_match(text)) && !has_claim {
         return Intent::Question;
     }
     if is_zero || (says_settled(text) && !has_claim) {
@@ -253,6 +282,6 @@ fn plans_instalments(subject: &str, text: &str) -> bool {
 
 static NO_INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:unter\s+[0-9]|nehmen wir .{0,40}nicht|bisherig\p{L}*|gekündigt\p{L}*|nicht eingehalten|rückständig\p{L}*)",
+        r"(?i)\b(?:unter\s+[0-9]|nehmen wir .{0,40}nicht|bisherig\p{L}*|gekündigt\p{L}*|war(?:en)? (?:in|mit)|nicht eingehalten|rückständig\p{L}*)",
     )
 });

@@ -52,7 +52,7 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     let payment = [
-        r"(?:teil|an|sonder|ab|schuldner|zu|geld)?zahlung(?:en|seingang|seingänge)?|gezahlt\p{L}*|bezahlt\p{L}*|überwiesen\p{L}*|eingegangen\p{L}*|geleistet\p{L}*|zahlungseing\p{L}*",
+        r"(?:teil|an|sonder|ab|schuldner|zu|geld)?zahlung(?:en|seingang|seingänge)?|gezahlt\p{L}*|bezahlt\p{L}*|überwiesen\p{L}*|eingegangen\p{L}*|geleistet\p{L}*|zahlungseing\p{L}*|zahlte[nt]?|überwies(?:en)?|ueberwies(?:en)?|leistete[nt]?|entrichtet\p{L}*|erbracht\p{L}*|zurück(?:bekommen|erhalten|gezahlt|bezahlt)\p{L}*|angezahl\p{L}*|einbehalt\p{L}*|aufgerechnet\p{L}*|aufrechnung",
         r"gutschrift\p{L}*|gutgeschrieben\p{L}*|abzüglich|abzgl|minus|less|payments?|paid|credits?|verrechnet\p{L}*|vereinnahmt\p{L}*|beglichen\p{L}*",
     ]
     .join("|");
@@ -73,13 +73,13 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     let rest = [
-        r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|(?:bekomm|krieg)(?:e|en)\b.{0,20}?\bnoch|valutier\p{L}*|valuta",
+        r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|(?:bekomm|krieg)(?:e|en)\b.{0,20}?\bnoch|valutier\p{L}*|valuta|fehl(?:t|en)",
         r"offen(?:e[rnms]?)?\s+(?:\p{L}+\s+)?(?:gesamt)?(?:betrag|forderung|saldo|summe|posten)\p{L}*|aussteh\p{L}*|ausst[aä]nd\p{L}*|au(?:ß|ss)enst[aä]nd\p{L}*|aushaft\p{L}*|\p{L}*saldo|salden|\p{L}*kontostand|balance|outstanding|zur zahlung|zu zahlen\p{L}*|zahlbetrag|ablöse\p{L}*|forderungsstand|remain\p{L}*|(?:amount )?(?:now |still )?(?:due|owed|owing|payable)|owes|unpaid|arrears|offensteh\p{L}*|offen",
         r"(?:steht|stehen|sind|ist)\s+(?:(?:uns|bei uns|hier|derzeit|aktuell|somit|damit|also|mir)\s+)*noch",
     ]
     .join("|");
     let claim = [
-        r"\p{L}*forderung(?:en|sbetrag|sbetrags|shöhe|s)?|zahlungsanspr[uü]ch\p{L}*|(?:anspruch|ansprüche|anspruchs) auf (?:\p{L}+ ){0,2}zahlung|anspruch|ansprüche|schuld(?:et|en|e|ig)?|\p{L}*schulden|\p{L}*r(?:ü|ue)ckst[aä](?:nd|nde|nden|ndes)|\p{L}*verbindlichkeit(?:en)?|(?:steht|stehen) uns|claims?|debts?|rechnungsbetrag|betrag|obligo|offene[rnms]?\s+\p{L}*(?:rechnung|rate|miete|beitr[aä]g|posten)\p{L}*",
+        r"\p{L}*forderung(?:en|sbetrag|sbetrags|shöhe|s)?|zahlungsanspr[uü]ch\p{L}*|(?:anspruch|ansprüche|anspruchs) auf (?:\p{L}+ ){0,2}zahlung|anspruch|ansprüche|schuld(?:et|en|e|ig)?|\p{L}*schulden|\p{L}*r(?:ü|ue)ckst[aä](?:nd|nde|nden|ndes)|\p{L}*verbindlichkeit(?:en)?|(?:steht|stehen) uns|claims?|debts?|rechnungsbetrag|betrag|obligo|(?:richtig|korrekt|zutreffend) (?:ist|sind|wären?|lautet)|offene[rnms]?\s+\p{L}*(?:rechnung|rate|miete|beitr[aä]g|posten)\p{L}*",
     ]
     .join("|");
     pattern(&format!(
@@ -142,6 +142,25 @@ static RANGE_BEHIND: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^\s*(?:bis|to|–)(?: zu)?\s*(?:eur|€)?\s*$"));
 static DIFFERENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:um|by)\s*(?:weitere\s*)?$"));
 static IS_ABOUT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(?:handelt|geht)\b[^,;]*\bum\s*$"));
+/// The same said behind the figure, before its clause ends: "500 EUR würden wir akzeptieren", "auf 500 EUR zu reduzieren".
+static OFFERED_BEHIND: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"^(?:[^,.;]|[.,][0-9]){0,80}?\b(?:würden?|wären?|könnten?|akzeptabel|annehmbar|would|could)\b|^\s*zu\s+(?:reduzieren|ermäßigen|ermaessigen|begrenzen|senken|beschränken|verringern|kürzen|bezahlen bereit|zahlen bereit)\b|^(?:[^,.;]|[.,][0-9]){0,40}\b(?:wenden|melden) sie sich\b",
+    )
+});
+static CLAUSE_ENDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s(?:und|aber|jedoch|and|but)\s"));
+/// A threshold, not a claim: "bei Forderungen über 5.000 EUR".
+static THRESHOLD: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?:forderungen|beträge[n]?|summen|rechnungen|schulden|claims|amounts)\s+(?:über|ab|unter|von mehr als|bis|above|over|below)\s*(?:einem betrag von\s*)?$",
+    )
+});
+/// A payment towards the claim: its label is the nearer word, and not what the figure is.
+static PAID_TOWARDS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?:zahlte[nt]?|überwies(?:en)?|ueberwies(?:en)?|leistete[nt]?|entrichtete[nt]?|beglich(?:en)?|erbrachte[n]?|tilgte[n]?|paid)\b[^.;]*$",
+    )
+});
 /// What would be owed under a condition is not what is owed.
 static HYPOTHETICAL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
@@ -256,7 +275,11 @@ fn bare(clause: &str) -> String {
 }
 
 fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
-    if HYPOTHETICAL.is_match(&context.sentence.to_lowercase()) {
+    let clause = CLAUSE_ENDS.find(behind).and_then(|end| behind.get(..end.start())).unwrap_or(behind);
+    if HYPOTHETICAL.is_match(&context.sentence.to_lowercase()) || OFFERED_BEHIND.is_match(clause) {
+        return Kind::Other;
+    }
+    if offers(context.sentence) || THRESHOLD.is_match(own) {
         return Kind::Other;
     }
     if RANGE.is_match(own) || RANGE_BEHIND.is_match(behind) {
@@ -282,8 +305,12 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
     {
         return Kind::Payment;
     }
+    if PAID_TOWARDS.is_match(own) {
+        return Kind::Payment;
+    }
     let mut label = nearest(own);
     if label == Kind::Unlabelled
+        && !has_own_subject(context.own)
         && (POINTS_BACK.is_match(own) || (GOES_ON.is_match(own) && POINTS_BACK.is_match(context.sentence)))
     {
         label = [context.sentence, context.above]
@@ -319,6 +346,34 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
     }
     label
 }
+
+/// Whether the sentence offers something before the figure: what follows is what it would take, and not what is owed.
+fn offers(before: &str) -> bool {
+    OFFERS.is_match(&before.to_lowercase())
+}
+
+static OFFERS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?:sind (?:\p{L}+ ){0,4}bereit|wären (?:\p{L}+ ){0,4}bereit|bieten (?:\p{L}+ ){0,3}(?:an|ihnen)|schlagen (?:\p{L}+ ){0,6}vor|können uns (?:\p{L}+ ){0,3}vorstellen|erwarten (?:\p{L}+ ){0,2}mindestens|willing to|prepared to)\b",
+    )
+});
+
+/// Whether a verb before the figure has a noun of its own as its subject, so that it cannot point back to an earlier label.
+fn has_own_subject(own: &str) -> bool {
+    let Some(verb) = POINTS_BACK.find(&own.to_lowercase()).map(|verb| verb.start()) else { return false };
+    let before = own.get(..verb).unwrap_or(own);
+    let mut words = before.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty());
+    let is_noun = |word: &str| word.starts_with(char::is_uppercase) && !OPENS.is_match(word);
+    words.any(is_noun) || THE_NOUN.is_match(before)
+}
+
+/// Capitalised words that are no subject of a sentence about money.
+static OPENS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"^(?:Sie|Er|Es|Wir|Ich|Ihr\p{L}*|Dies\p{L}*|Die|Der|Das|Den|Dem|Jetzt|Nun\p{L}*|Derzeit|Aktuell|Heute|Insgesamt|Damit|Somit|Zum|Per|Am|Zur|Zuzeit|Zurzeit|Inzwischen|Mittlerweile|Nach|Mit|Stand|Unter|Demnach|Danach|Daher|Also|Inklusive|Einschließlich|Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|Höhe|Tag\p{L}*|Monat\p{L}*|Jahr\p{L}*|Datum|Zeitpunkt|EUR|Euro|It|This|As|At|Currently|Today)$",
+    )
+});
+static THE_NOUN: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\bthe\s+\p{Ll}+"));
 
 /// Whether the writer says that a figure is wrong.
 fn is_taken_back(own: &str, behind: &str) -> bool {

@@ -3,7 +3,7 @@
 //! Owns the shapes of personal names in German and English mails and the words around them that tell whose name it is. Names are
 //! found by their place, never by a list of names; which client it is remains the matching's to decide.
 
-use super::pattern;
+use super::{flow::tail, pattern};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -38,8 +38,8 @@ pub(in crate::extraction) fn folded(word: &str) -> String {
 }
 
 const WORD: &str = r"\p{Lu}[\p{L}'’]+(?:-\p{L}[\p{L}'’]+)*";
-const PARTICLE: &str = r"(?i:von und zu|von der|von dem|von|van der|van den|van|vom|zum|zur|zu|de la|de|del|della|der|den|di|da|dos|du|el|al|ten|ter|freiherr|freifrau|graf|gräfin)";
-const TITLE: &str = r"(?i:(?:dr|prof|mag|ing|med|jur|dipl|phil|rer|nat|dipl\.-\p{L}+)\.(?:\s?-\s?|\s*)|professor\s+|doktor\s+)";
+const PARTICLE: &str = r"(?i:von und zu|von der|von dem|von|van der|van den|van de|van|vom|zum|zur|zu|de la|de|del|della|dalla|dal|der|den|di|da|dos|du|el|al|ten|ter|freiherr|freifrau|graf|gräfin)";
+const TITLE: &str = r"(?:(?i:(?:dipl\.-\p{L}+|dr|prof|mag|ing|med|jur|dipl|phil|rer|nat|oec|vet|dent|habil|h\.\s?c)\.(?:\s?-\s?|\s*)|professor\s+|doktor\s+)|(?:DI|DDr|MMag|Dkfm|BSc|MSc|BA|MA|LLM|MBA)\b\.?\s*(?:\((?:FH|Univ)\.?\)\s*)?)";
 
 static COMMA: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
@@ -59,7 +59,7 @@ static TITLES: LazyLock<Regex> = LazyLock::new(|| {
 /// Capitalised words of such mails that are no names.
 static NO_NAME: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^(?:ihre?[mnrs]?|unsere?[mnrs]?|my|our|your|the|re|aw|wg|fwd?|az|gz|herrn?|frau|firma|sehr|guten|mit|wir|sie|ich|die|der|das|den|dem|des|ein|eine[rnms]?|zu[mr]?|in|am|im|vom|aus|bei|und|oder|bitte|vielen|dank|damen|herren|geb|geboren\p{L}*|wohnhaft|derzeit|eheleute|familie|mandant\p{L}*|schuldner\p{L}*|kund\p{L}*|gläubiger\p{L}*|gmbh|ag|kg|ohg|eg|ug|se|mbh|gbr|ltd|inc|ev|co|konto|nummer|nr|zeichen|datum|seite|stand|stellungnahme|mail|e-mail|tag|hallo|auszug|inkasso|rechtsanw\p{L}*|kanzlei|stadt|landkreis|gemeinde|amt|debitor\p{L}*|insolvenz\p{L}*|offene[rnms]?|posten|miete|mieter\p{L}*|plan|nullplan|angebot|vorschlag|januar|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|dear|regarding|claim|client|letter|invoice|automatische?|letzte|erste|zweite|neue[rns]?|wichtige?|eilt|ergänzend\p{L}*|weitere\p{L}*|sachen|sache|betr\p{L}*|wegen|gegen|schufa|eur|euro)$|(?:ung|ungen|heit|keit|schaft|nummer|zeichen|konto|rechnung|vertrag|posten|anfrage|schreiben|nachricht|auskunft|bereinigungsplan|vergleich|vorschlag|anschlag|rückfrage|kasse|betrag|saldo|darlehen|kredit|verfahren|mitteilung|antwort|aufstellung|auszug|verzug|schulden|sache|versicherung|antrag|abschluss|bescheid|mahnung|vollmacht|vorgang|rate|raten|adresse|anschrift|straße|strasse|gasse|weg|platz|allee|stand|stände|übersicht|sachstand)$",
+        r"(?i)^(?:ihre?[mnrs]?|unsere?[mnrs]?|my|our|your|the|re|aw|wg|fwd?|az|gz|herrn?|frau|firma|sehr|guten|mit|wir|sie|ich|die|der|das|den|dem|des|ein|eine[rnms]?|zu[mr]?|in|am|im|vom|aus|bei|und|oder|bitte|vielen|dank|damen|herren|geb|geboren\p{L}*|wohnhaft|derzeit|eheleute|familie|mandant\p{L}*|schuldner\p{L}*|kund\p{L}*|gläubiger\p{L}*|gmbh|ag|kg|ohg|eg|ug|se|mbh|gbr|ltd|inc|ev|co|konto|nummer|nr|zeichen|datum|seite|stand|stellungnahme|mail|e-mail|tag|hallo|außergerichtlich\p{L}*|gerichtlich\p{L}*|auszug|inkasso|rechtsanw\p{L}*|kanzlei|stadt|landkreis|gemeinde|amt|debitor\p{L}*|insolvenz\p{L}*|offene[rnms]?|posten|miete|mieter\p{L}*|plan|nullplan|angebot|vorschlag|januar|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|dear|regarding|claim|client|letter|invoice|automatische?|letzte|erste|zweite|neue[rns]?|wichtige?|eilt|ergänzend\p{L}*|weitere\p{L}*|sachen|sache|betr\p{L}*|wegen|gegen|schufa|eur|euro)$|(?:ung|ungen|heit|keit|schaft|versuch|anliegen|eingang|nummer|zeichen|konto|rechnung|vertrag|posten|anfrage|schreiben|nachricht|auskunft|bereinigungsplan|vergleich|vorschlag|anschlag|rückfrage|kasse|betrag|saldo|darlehen|kredit|verfahren|mitteilung|antwort|aufstellung|auszug|verzug|schulden|sache|versicherung|antrag|abschluss|bescheid|mahnung|vollmacht|vorgang|rate|raten|adresse|anschrift|straße|strasse|gasse|weg|platz|allee|stand|stände|übersicht|sachstand)$",
     )
 });
 static FIRM: LazyLock<Regex> = LazyLock::new(|| {
@@ -73,6 +73,7 @@ fn name_at(text: &str) -> Option<Name> {
     let start = TITLES.find(text).map_or(0, |titles| titles.end());
     let text = text.get(start..)?;
     let no_name = |words: &str| {
+        let words = PARTICLES_FIRST.replace(words, "");
         words.split(' ').any(|word| word.starts_with(char::is_uppercase) && NO_NAME.is_match(word))
     };
     if let Some(found) = COMMA.captures(text) {
@@ -110,6 +111,8 @@ fn next_name(text: &str, at: usize) -> Option<(usize, Name)> {
         .find_map(|word| Some((offset + word.start(), name_at(rest.get(word.start()..)?)?)))
 }
 
+/// "ZUR MÜHLEN": in capitals a particle looks like any other word.
+static PARTICLES_FIRST: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"^(?:{PARTICLE} )+")));
 static PARTICLES: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"^{PARTICLE} ")));
 
 fn is_particle_name(last: &str) -> bool {
@@ -163,6 +166,12 @@ static AGAINST: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)(?:\./\.|(?:^|\s)/\s|\b(?:gegen|wegen|betreffend|betr\.|bzgl\.|bezüglich|in sachen|i\.\s?s\.(?: v\.)?|sache|ein|eine|einen|einer|i\. ?sa\.|schreiben zu|anfrage(?: zu)?|auskunft(?: zu)?|regarding|concerning|für|v\.|vs\.?)\s)",
     )
 });
+/// A matter and whose it is: "Ihre Anfrage zu", "das Schreiben wegen", "die Forderung gegen".
+static MATTER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:\p{L}*anfrage|schreiben|brief|fax|e-?mail|\p{L}*auskunft|\p{L}*forderung\p{L}*|ansprüche|unterlagen|akte|sache|angelegenheit|fall|vertretung|darlehen|konto|vertrag|plan|ausstand|saldo)\s+(?:zu|wegen|gegen|betreffend|für|über|bezüglich|bzgl\.|in sachen|von|des|der)\s",
+    )
+});
 static BEFORE_OUR_NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
         r"(?P<name>{WORD}(?:,? (?:{PARTICLE} )*{WORD}){{1,3}})\s*[,(–-]?\s*[(]?(?i:ihr\p{{L}}*\s+(?:zeichen|az|aktenzeichen|akte|gz)|your ref|az\b|[0-9]{{4,6}}\b)"
@@ -171,9 +180,12 @@ static BEFORE_OUR_NUMBER: LazyLock<Regex> = LazyLock::new(|| {
 static ANY_WORD: LazyLock<Regex> = LazyLock::new(|| pattern(WORD));
 static COUPLE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:eheleute\p{L}*|ehepaar\p{L}*|ihre[rn]? (?:beiden )?mandanten\b[^.]{0,80}\bund\b|ihre beiden)",
+        r"(?i)\b(?:eheleute\p{L}*|ehepaar\p{L}*|ihre[rn]? (?:beiden )?mandanten\b[^.]{0,80}\bund\b|ihre[rn]? beiden (?:mandant|klient|schuldner|kund)\p{L}*)",
     )
 });
+
+/// Names of a mail that are weighed; a letter about one client has a handful.
+const MOST_NAMES: usize = 100;
 
 /// What the places of names in a mail add up to.
 #[derive(Default)]
@@ -181,7 +193,10 @@ struct Votes(BTreeMap<Vec<String>, (u32, Option<Name>)>);
 
 impl Votes {
     fn add(&mut self, name: Option<Name>, weight: u32) {
-        let Some(name) = name else { return };
+        let Some(name) = name.filter(|name| self.0.len() < MOST_NAMES || self.0.contains_key(&name.key()))
+        else {
+            return;
+        };
         let entry = self.0.entry(name.key()).or_default();
         entry.0 += weight;
         if entry.1.as_ref().is_none_or(|known| name.ordered && !known.ordered) {
@@ -191,7 +206,7 @@ impl Votes {
 
     fn after(&mut self, label: &Regex, text: &str, weight: u32, unless_before: Option<&Regex>) {
         for found in label.find_iter(text) {
-            let before = text.get(..found.start()).unwrap_or_default();
+            let before = tail(text.get(..found.start()).unwrap_or_default(), 80);
             if !unless_before.is_some_and(|excluded| excluded.is_match(before)) {
                 self.add(text.get(found.end()..).and_then(name_at), weight);
             }
@@ -215,7 +230,12 @@ pub(super) fn client(subject: &str, lines: &[&str], history: &str, from_name: Op
         votes.after(&ROLE, line, 9, None);
         votes.after(&HONORIFIC, line, 6, Some(&SALUTATION));
         votes.after(&AGAINST, line, 3, None);
+        votes.after(&MATTER, line, 6, Some(&SALUTATION));
+        votes.after(&OUR_CLIENT, line, 7, Some(&OUR_BEFORE));
         before_our_number(&mut votes, line, 6);
+        if !line.contains(char::is_uppercase) {
+            without_capitals(&mut votes, line);
+        }
     }
     votes.after(&ROLE, &subject, 8, None);
     votes.after(&OUR_CLIENT, &subject, 8, None);
@@ -230,11 +250,42 @@ pub(super) fn client(subject: &str, lines: &[&str], history: &str, from_name: Op
     for line in history.lines().filter(|line| !line.trim().is_empty()) {
         votes.after(&OUR_CLIENT, line, 5, None);
         votes.after(&HONORIFIC, line, 4, Some(&SALUTATION));
+        // A letter to the client that the creditor quotes; our own to the creditor greets by the last name alone, or the sender.
+        votes.after(&GREETED, line, 4, None);
     }
     let wrapped = history.replace('\n', " ");
     votes.after(&OUR_CLIENT, &wrapped, 4, None);
     votes.after(&REPRESENT, &wrapped, 4, None);
     pick(votes, &subject, lines, from_name)
+}
+
+static GREETED: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\bsehr geehrte[rs]?\s+(?:herr|frau)\s"));
+static LOWER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?P<before>^|\p{L}+\s)(?:herrn?|frau)\s(?P<first>\p{Ll}{2,}(?:-\p{Ll}+)*)\s(?P<last>\p{Ll}{3,}(?:-\p{Ll}+)*)",
+    )
+});
+
+/// "der herr volkmar muster schuldet uns", in a mail that uses no capitals.
+fn without_capitals(votes: &mut Votes, line: &str) {
+    for found in LOWER.captures_iter(line) {
+        let part = |name: &str| found.name(name).map_or("", |part| part.as_str());
+        if !SALUTATION.is_match(part("before")) {
+            let words = format!("{} {}", in_capitals(part("first")), in_capitals(part("last")));
+            votes.add(name_at(&words), 6);
+        }
+    }
+}
+
+/// Each part of a name with its first letter in capitals.
+fn in_capitals(word: &str) -> String {
+    let mut next_is_first = true;
+    word.chars()
+        .flat_map(|c| {
+            let first = std::mem::replace(&mut next_is_first, c == '-');
+            if first { c.to_uppercase().collect::<Vec<_>>() } else { vec![c] }
+        })
+        .collect()
 }
 
 fn before_our_number(votes: &mut Votes, line: &str, weight: u32) {

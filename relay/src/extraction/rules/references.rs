@@ -3,14 +3,18 @@
 //! Owns the labels and shapes of such numbers and what is none: telephone, bank, register and court numbers, dates, money.
 //! Whose number it is follows from the label; a number without one is ours only in the subject and only in our shapes.
 
-use super::flow::Unit;
+use super::flow::{Unit, tail};
 use super::pattern;
+use super::statement::gives_orders;
 use regex::Regex;
 use std::sync::LazyLock;
 
 const OWN_WORDS: &str = r"(?:geschäfts?-?)?(?:zeichen|zch\.?|aktenzeichen|aktenz\.?|akten-?(?:nr|nummer)\.?|akte|az\b\.?|a\.\s?z\.|gz\b\.?|geschäftszahl|referenz(?:nummer)?|reference|ref\b\.?|file)";
-const BETWEEN: &str = r"(?:\s*/\s*unser\p{L}*\s+\p{L}+)?\s*(?:\([^)\n]{0,40}\))?\s*(?:nr\.?|no\.?|number|lautet|ist|war|is)?\s*[:.#]?\s*";
+const BETWEEN: &str = r"(?:\s*/\s*unser\p{L}*\s+\p{L}+)?\s*(?:\([^)\n]{0,40}\))?\s*(?:(?:nr\.?|no\.?|number|lautet|ist|war|is|glaube?|ich|wohl|müsste|sein)\s*){0,5}[:.#]?\s*";
 const OWN_VALUE: &str = r"([0-9]+(?:[_/-][0-9]+)*)";
+
+/// Characters before a number that can say whose it is.
+const NEAR: usize = 120;
 
 /// "Ihr Zeichen 2024/907" in what the creditor writes.
 static YOURS: LazyLock<Regex> = LazyLock::new(|| {
@@ -26,6 +30,12 @@ static OURS: LazyLock<Regex> = LazyLock::new(|| {
 });
 static ANY_AZ: LazyLock<Regex> =
     LazyLock::new(|| pattern(&format!(r"(?i)\b(?:az\b\.?|aktenzeichen|akte){BETWEEN}{OWN_VALUE}")));
+/// "Ihre Anfrage vom 11.02.2026, Az. 2024/907": their label, but in what they say of our letter.
+static YOUR_LETTER: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(&format!(
+        r"(?i)\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|nachricht|mandant\p{{L}}*|klient\p{{L}}*|fax|zuschrift|plan)\b(?:[^.;\n]|\.[0-9]){{0,60}}?\b(?:az\b\.?|aktenzeichen|akte|zeichen){BETWEEN}{OWN_VALUE}"
+    ))
+});
 static BARE: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9]+(?:[_/-][0-9]+)?"));
 static OUR_SHAPE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"^(?:[0-9]{4,7}|[0-9]{2,5}_[0-9]{2}|(?:19|20)[0-9]{2}[/_-][0-9]{1,6}|[0-9]{1,5}/[0-9]{2})$")
@@ -53,6 +63,7 @@ pub(super) fn aktenzeichen(subject: &str, current: &str, history: &str) -> Optio
         |label: &Regex, text: &str| labelled(label, text).filter(|number| OUR_SHAPE.is_match(number));
     labelled(&YOURS, current)
         .or_else(|| labelled(&YOURS, subject))
+        .or_else(|| shaped(&YOUR_LETTER, current))
         .or_else(|| shaped(&OURS, subject))
         .or_else(|| shaped(&ANY_AZ, subject))
         .or_else(|| bare(subject))
@@ -74,7 +85,7 @@ fn bare(subject: &str) -> Option<String> {
             || (after.starts_with(['.', ',', '-', ':'])
                 && after.chars().nth(1).is_some_and(|c| c.is_ascii_digit()))
             || AFTER_MONEY.is_match(after);
-        let labelled = THEIR_LABEL_BEFORE.is_match(before);
+        let labelled = THEIR_LABEL_BEFORE.is_match(tail(before, NEAR));
         let number = found.as_str();
         (!glued && !labelled && OUR_SHAPE.is_match(number) && !YEAR_ALONE.is_match(number))
             .then(|| number.to_owned())
@@ -86,27 +97,31 @@ static AFTER_MONEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^\s?(?:eur|
 
 const NOUNS: &str = r"(?:\p{L}+-?)?(?:zeichen|nummer|konto|vertrag|vertrags|rechnung|polizze|police|buchung|auftrag|bestellung|darlehen|kredit|debitor|debitoren|schein|akte|karte|mietobjekt|mitglied|bescheid|vorgang|schadenfall|schaden|fall|geschäftszeichen)(?:s?-?\s?(?:nr|no|nummer|id)\b\.?)?|(?:kunden|kd|kto|rg|re|rech|vers|vertr|vsnr|vn|mitgl|pol|az|gz|stamm|beitrags|betriebs|akten|ordnungs|referenz|inkasso)\.?\s?-?\s?(?:nr|no|nummer|id)\b\.?|(?:kdnr|kundennr|rgnr|az|gz|ref|kd)\b\.?|(?:invoice|account|contract|reference|customer|file|policy|order|case|booking|loan)(?: (?:no|number|ref|id)\b\.?)?|our ref(?:erence)?\b\.?|\p{L}+-(?:nr|id)\b\.?|\p{L}+nr\b\.?";
 
-static THEIR_LABEL_BEFORE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(&format!(r"(?i)(?:^|[^\p{{L}}])(?:{NOUNS})\s*(?:nr\.?|no\.?)?\s*[:.#]?\s*$")));
+static THEIR_LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(&format!(
+        r"(?i)(?:^|[^\p{{L}}])(?:{NOUNS})\s*(?:nr\.?|no\.?)?\s*[:.#]?\s*(?:\p{{Lu}}{{1,4}}\s)?$"
+    ))
+});
 static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?i)(?P<whose>\b(?:ihr|dortig|your)\p{{L}}*\s+(?:\p{{L}}+\s+)?)?\b(?P<label>{NOUNS})\s*(?:\([^)\n]{{0,40}}\))?\s*(?:nr\.?|nummer|no\.?|number|bleibt|lautet|ist|is|mit der nummer)?\s*[:.#]?\s*(?P<value>(?-i:(?:\p{{Lu}}{{1,4}}\s)?[\p{{Lu}}0-9][\p{{L}}0-9]*(?:[-./_][\p{{L}}0-9]+)*(?:[ \x{{a0}}][0-9]{{3,8}}\b){{0,3}}))"
+        r"(?i)(?P<whose>\b(?:ihr|dortig|your)\p{{L}}*\s+(?:\p{{L}}+\s+)?)?\b(?P<label>{NOUNS})\s*(?:\([^)\n]{{0,40}}\))?\s*(?:(?:unser|bei unser)\p{{L}}*\s+\p{{L}}+\s*)?(?:nr\.?|nummer|no\.?|number|bleibt|lautet|ist|is|mit der nummer)?\s*[:.#]?\s*(?P<value>(?-i:(?:\p{{Lu}}{{1,4}}\s)?(?:[\p{{Lu}}0-9][\p{{L}}0-9]*|\p{{Ll}}{{1,4}}-[0-9]+)(?:[-./_]{{1,2}}[\p{{L}}0-9]+)*(?:(?:[ \x{{a0}}][0-9]{{3,8}}\b){{1,3}}(?:[ \x{{a0}}][0-9]{{1,2}}\b|/[0-9]{{1,4}}\b)?|[ ][A-Z]{{2}}[0-9]{{2,4}}\b)?))"
     ))
 });
 /// A code of capitals and digits is a number even behind a word that is no label: "Finanzkauf AB/12-3456".
-static CODE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"\b\p{Lu}{2,5}[-/][0-9][0-9A-Z]*(?:[-/.][0-9A-Z]+)*\b"));
+static CODE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"\b(?:\p{Lu}{2,5}[-/][0-9][0-9A-Z]*(?:[-/.][0-9A-Z]+)*|[0-9]{2,6}\p{Lu}{1,4}[0-9]{4,})\b")
+});
 static ALONE: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^[A-Z]{0,4}[-/ ]?[1-9][0-9]*(?:[-./ ][0-9A-Z]+)*$"));
 
 static NOT_OURS_LABEL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^(?:steuer-?id|ust|mwst|vat|telefon|tel|fax|mobil|ruf|haus|zimmer|service|hotline|durchwahl|konto|bank|register|handelsregister|steuernummer ust)\p{L}*-?(?:nr|nummer|id)\b|rufnummer|hausnummer|telefonnummer|faxnummer|durchwahl|identifikationsnummer|ident-?nr|registernummer|lastzeichen|satzzeichen|fremdgeldkonto|treuhandkonto|anderkonto|ticketnummer|ust-?id|gläubiger-id|gläubiger-?identifikationsnummer",
+        r"(?i)^(?:steuer-?id|ust|mwst|vat|telefon|tel|fax|mobil|ruf|haus|zimmer|service|hotline|durchwahl|konto|bank|register|handelsregister|steuernummer ust)\p{L}*-?(?:nr|nummer|id)\b|rufnummer\b|hausnummer|telefonnummer|faxnummer|durchwahl|identifikationsnummer|ident-?nr|registernummer|lastzeichen|satzzeichen|fremdgeldkonto|treuhandkonto|anderkonto|ticketnummer|ust-?id|gläubiger-id|gläubiger-?identifikationsnummer",
     )
 });
 static REGISTER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)(?:registered\b.{0,40}|\bhr[ab]\b|register\p{L}*|\bvat\b|\bust\b|\biban\b|\bbic\b|\bblz\b|bankverbindung|gläubiger-?id\p{L}*|telefon|\btel\b\.?|\bfax\b|rufnummer|hotline)[^,;\n]{0,20}$",
+        r"(?i)(?:registered\b.{0,40}|\bhr[ab]\b|register\p{L}*|\bvat\b|\bust\b|\biban\b|\bbic\b|\bblz\b|bankverbindung|gläubiger-?id\p{L}*|telefon|\btel\b\.?|\bfax\b|rufnummer\b|hotline)[^,;\n]{0,20}$",
     )
 });
 static COURT: LazyLock<Regex> = LazyLock::new(|| {
@@ -122,7 +137,7 @@ static DATE: LazyLock<Regex> = LazyLock::new(|| {
 });
 static BANK: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^(?:[A-Z]{2}[0-9]{2}(?:\s|[0-9A-Z]{4})|0[1-9][0-9]{1,4}[ /]|(?:HR[AB]|BIC|IBAN|DE|USt|VR|GnR|AG|FN|ISO|UTF|COVID|EU|BLZ)\b)",
+        r"^(?:[A-Z]{2}[0-9]{2}(?:\s?[0-9A-Z]{4}){3}|[A-Z]{2}[0-9]{2}\s|0[1-9][0-9]{1,4}[ /]|(?:HR[AB]|BIC|IBAN|DE|USt|VR|GnR|AG|FN|ISO|UTF|COVID|EU|BLZ)\b)",
     )
 });
 
@@ -134,13 +149,20 @@ pub(super) fn creditors(
     asked_for_number: bool,
 ) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    let lines = std::iter::once(subject).chain(units.iter().map(|unit| unit.text.as_str()));
-    for line in lines {
+    let mut first_column = false;
+    let texts =
+        units.iter().filter(|unit| !gives_orders(&unit.text)).map(|unit| (unit.text.as_str(), unit.row));
+    for (line, row) in std::iter::once((subject, false)).chain(texts) {
         let mut here: Vec<(usize, String)> = Vec::new();
+        if row && first_column {
+            let cell = line.split("  ").next().unwrap_or_default();
+            here.extend(number(cell, "").filter(|_| ALONE.is_match(cell)).map(|number| (0, number)));
+        }
+        first_column = row && (COLUMN_OF_NUMBERS.is_match(line) || (first_column && !here.is_empty()));
         let mut at = 0;
         while let Some(label) = LABEL.captures_at(line, at) {
             let (Some(value), Some(name)) = (label.name("value"), label.name("label")) else { break };
-            let before = line.get(..name.start()).unwrap_or_default();
+            let before = tail(line.get(..name.start()).unwrap_or_default(), NEAR);
             let yours = label.name("whose").is_some() && OWN_LABEL.is_match(name.as_str());
             let court = COURT.is_match(before)
                 && COURT_LABEL.is_match(name.as_str())
@@ -161,7 +183,7 @@ pub(super) fn creditors(
             }
         }
         for code in CODE.find_iter(line) {
-            let before = line.get(..code.start()).unwrap_or_default();
+            let before = tail(line.get(..code.start()).unwrap_or_default(), NEAR);
             let known = here
                 .iter()
                 .any(|(start, number)| *start <= code.start() && code.end() <= start + number.len());
@@ -199,6 +221,10 @@ pub(super) fn creditors(
     found
 }
 
+/// The heading of a table whose first column holds numbers.
+static COLUMN_OF_NUMBERS: LazyLock<Regex> =
+    LazyLock::new(|| pattern(&format!(r"(?i)^(?:{NOUNS})(?:\s{{2,}}[^0-9]+)?$")));
+
 /// A mail about one matter has a handful of numbers; more come from a list.
 const MOST_NUMBERS: usize = 20;
 
@@ -214,5 +240,5 @@ fn number(value: &str, after: &str) -> Option<String> {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let money = AFTER_MONEY.is_match(after) && !cut_off;
     let fits = digits >= 3 && value.len() <= 40 && !money && !DATE.is_match(value) && !BANK.is_match(value);
-    fits.then(|| value.trim_end_matches('.').to_owned())
+    fits.then(|| value.trim_end_matches('.').replace('\u{a0}', " "))
 }

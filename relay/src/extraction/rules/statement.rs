@@ -56,6 +56,9 @@ static GOES_ON_BELOW: LazyLock<Regex> =
 /// Longest line that can be the label of a figure on the next line.
 const LONGEST_HEADING: usize = 160;
 
+/// Figures of one unit that are read: the work on each grows with what stands before it.
+const MOST_FIGURES: usize = 60;
+
 /// Reads every figure of a text; `is_stranger` tells a sentence that is about somebody other than the client.
 pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool) -> Statement {
     let units = flow::units(text);
@@ -73,7 +76,10 @@ pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool
         statement.suspicious |= orders;
         statement.corrects |= !unit.row && CORRECTION.is_match(&unit.text);
         columns.read(unit, figures.len());
-        if !orders && !figures.is_empty() {
+        // More is a list in one line, of which nobody can tell what is what.
+        let too_many = figures.len() > MOST_FIGURES;
+        statement.unclear |= too_many;
+        if !orders && !figures.is_empty() && !too_many {
             let quoted: Vec<Range<usize>> = QUOTED.find_iter(&unit.text).map(|quote| quote.range()).collect();
             let counts = |figure: &&Figure| !quoted.iter().any(|quote| quote.contains(&figure.start));
             let figures: Vec<&Figure> = figures.iter().filter(counts).collect();

@@ -122,6 +122,19 @@ const STATED: &[(&str, &str)] = &[
         "2450.75",
     ),
     (
+        "in Ihrem Plan haben Sie unsere Forderung mit 2.100,00 EUR angesetzt. Richtig sind 2.310,00 EUR.",
+        "2310.00",
+    ),
+    (
+        "Girokonto 6004 118, Sollsaldo      318,04 EUR\nKredit 6004 900      8.240,66 EUR\n\nDas Gesamtobligo beläuft sich auf 8.558,70 EUR.",
+        "8558.70",
+    ),
+    ("offener Saldo (Stand heute): EUR 1834,5\ndavon Mahngebühren: EUR 45", "1834.50"),
+    (
+        "ich habe ihm 5000 € geliehen. Zurückbekommen habe ich 1.150 €. Es fehlen also noch 3.850 €.",
+        "3850.00",
+    ),
+    (
         "Korrektur: In unserer letzten Mail nannten wir irrtümlich 811,20 EUR. Die Restforderung beträgt 1.811,20 EUR.",
         "1811.20",
     ),
@@ -147,7 +160,15 @@ fn in_doubt_there_is_no_amount() {
         "im Jahr 2022 betrug die Forderung 800,00 EUR. Den aktuellen Stand teilen wir Ihnen nach Rücksprache mit der Buchhaltung mit.",
         "unsere Hauptforderung beträgt 700,00 EUR, hinzu kommen Zinsen in Höhe von 40,00 EUR und Kosten von 30,00 EUR.",
         "Datum       Text       Betrag EUR     Saldo EUR\n01.01.2026  Rechnung       100,00      100,00\n01.02.2026  Mahnung         5,00      105,00\n01.03.2026  Zahlung       -50,00       55,00\n",
-        "in Ihrem Plan haben Sie unsere Forderung mit 2.100,00 EUR angesetzt. Richtig sind 2.310,00 EUR.",
+        "einen Betrag von 1.500,00 EUR würden wir akzeptieren.",
+        "ein Betrag von 300,00 EUR wäre für uns akzeptabel.",
+        "wir sind bereit, die Forderung auf 500,00 EUR zu reduzieren.",
+        "wir bieten Ihnen an, die Forderung mit 500,00 EUR als beglichen anzusehen.",
+        "auf die Forderung zahlte Ihre Mandantin Ines Rohrbach am 03.02.2026 200,00 EUR.",
+        "Ihr Mandant überwies auf die Forderung 150,00 EUR.",
+        "es besteht ein Mietrückstand. Die Kaltmiete beträgt 450,00 EUR.",
+        "unsere Forderung ist tituliert. Der Zeitwert des Fahrzeugs beträgt 8.000,00 EUR.",
+        "bei Forderungen über 5.000,00 EUR wenden Sie sich bitte an unsere Rechtsabteilung.",
         "die Forderung liegt zwischen 2.000,00 EUR und 2.400,00 EUR.",
         "die Forderung beträgt 12,5 TEUR.",
         "zum 28.02.2026 bestehen folgende Salden:\n\nGirokonto 88123401     -1.200,50 EUR\nKreditkarte 99123402     -800,25 EUR\nGesamtsaldo     -2.000,75 EUR",
@@ -209,6 +230,98 @@ fn what_is_no_reply_carries_nothing() {
         "Ihre Anfrage haben wir erhalten. Der offene Betrag beläuft sich auf 88,15 EUR. Diese E-Mail wurde automatisch erzeugt.",
     );
     assert!(answer.is_creditor_reply && answer.debt_amount.is_some());
+}
+
+#[test]
+fn receipts_and_bait_are_no_replies_whatever_figure_they_name() {
+    for (subject, body, intent) in [
+        (
+            "Gelesen: Forderungsanfrage Ines Rohrbach, unser Az. 543000",
+            "Ihre Nachricht wurde am Freitag, 20. März 2026 10:04:47 gelesen.",
+            Intent::AutoReply,
+        ),
+        (
+            "[Ticket 884-2231] Re: Forderungsanfrage Ines Rohrbach, Az. 543000",
+            "##- Bitte schreiben Sie Ihre Antwort oberhalb dieser Zeile -##\n\nIhre Anfrage ist eingegangen. Die Bearbeitung dauert etwa 7 Werktage. Mahngebühren (5,00 EUR) sehen Sie im Portal.",
+            Intent::AutoReply,
+        ),
+        (
+            "Abwesend: Forderungsanfrage 543000",
+            "ich bin bis 27.03.2026 im Urlaub. Bei einer Forderung von 5.000,00 EUR hilft die Rechtsabteilung.",
+            Intent::AutoReply,
+        ),
+        ("Unzustellbar: Forderungsanfrage 543000", "Das Postfach des Empfängers ist voll.", Intent::Bounce),
+        (
+            "LETZTE MAHNUNG: Offene Forderung 389,20 EUR",
+            "Sehr geehrter Kunde,\n\ndie offene Gesamtforderung beträgt 389,20 EUR. Ihr Konto wird gesperrt, wenn Sie nicht innerhalb 24 Stunden Ihre Zugangsdaten bestätigen: http://login.firma.invalid/",
+            Intent::Spam,
+        ),
+    ] {
+        let found = read(subject, body);
+        assert_eq!((found.intent, found.debt_amount), (intent, None), "{subject}");
+        assert!(!found.is_creditor_reply && found.client_name.is_none(), "{subject}");
+    }
+}
+
+#[test]
+fn names_and_numbers_of_many_writings() {
+    for (subject, body, name, number) in [
+        (
+            "Vollmacht / Ihr Az. 543000",
+            "vielen Dank für Ihre Anfrage zu Ines Rohrbach.",
+            "Rohrbach, Ines",
+            "543000",
+        ),
+        ("Kd.-Nr. 55", "Ihre Akte 1506_25, Mandantin Ines Rohrbach", "Rohrbach, Ines", "1506_25"),
+        (
+            "re: anfrage",
+            "der herr jens rohrbach schuldet uns geld, ihr zeichen war glaub ich 543000",
+            "Rohrbach, Jens",
+            "543000",
+        ),
+        (
+            "Forderung",
+            "Zu Ihrem GZ 543000: Das Konto des Herrn DI (FH) Jens Rohrbach ist offen.",
+            "Rohrbach, Jens",
+            "543000",
+        ),
+        ("Forderungen gegen ZUR LINDE, JENS", "Ihr Zeichen: 543000 zac", "zur Linde, Jens", "543000"),
+        (
+            "Re: Anfrage",
+            "für Ihren Mandanten Jens dal Monte (Ihre Anfrage vom 11.02.2026, Az. 1502_25) melden wir uns.",
+            "dal Monte, Jens",
+            "1502_25",
+        ),
+    ] {
+        let found = read(subject, body);
+        assert_eq!(found.client_name.as_deref(), Some(name), "{body}");
+        assert_eq!(found.client_aktenzeichen.as_deref(), Some(number), "{body}");
+    }
+    let found = read(
+        "Kundennummer PW 40077 / 2025-00352",
+        "Konto 33 118 04, BG-Nummer: 41702//0018, Vertrag L-330 118/22\n\nKassenzeichen      Betrag\n5.1180.004417.1      418,60 EUR\n5.1180.004418.9      635,00 EUR\n",
+    );
+    assert_eq!(found.client_aktenzeichen.as_deref(), Some("2025-00352"));
+    let numbers =
+        ["PW 40077", "33 118 04", "41702//0018", "L-330 118/22", "5.1180.004417.1", "5.1180.004418.9"];
+    assert_eq!(found.reference_numbers, numbers);
+}
+
+/// Whoever sends a mail decides what is in it. Before there were bounds, these took minutes.
+#[test]
+fn hostile_texts_end() {
+    for piece in ["ü 1 ", "Herr Aa Bb ", "EUR 1,00 ", "\"ä", "Kundennummer "] {
+        let text = piece.repeat((1 << 20) / piece.len());
+        read(&text, &text);
+        read("kurz", &text.replace(' ', "\n"));
+    }
+}
+
+#[test]
+fn a_mail_as_long_as_a_book_is_left_to_a_person() {
+    let claim = "die Gesamtforderung gegen Ihren Mandanten Ines Rohrbach beträgt 1.780,00 EUR.\n\n";
+    let found = read("Ihr Zeichen 543000", &format!("{claim}{}", "Nichts weiter. ".repeat(30_000)));
+    assert_eq!((found.debt_amount, found.client_name.as_deref()), (None, Some("Rohrbach, Ines")));
 }
 
 #[test]

@@ -34,6 +34,21 @@ fn read(answer: &Answer) -> Result<ExtractedEntities, &'static str> {
     entities(answer, &mail)
 }
 
+#[test]
+fn an_order_beside_a_second_amount_leaves_the_choice_to_a_person() {
+    let confidence = |text: MailText| {
+        let from_email = "post@gross.example";
+        let mail =
+            Mail { subject: SUBJECT, from_email, from_name: None, text: &text, headers: Headers::default() };
+        entities(&Answer::Object(form()), &mail).unwrap().confidence
+    };
+    assert_eq!(confidence(text()), UNSURE);
+    let lines = CURRENT.lines().filter(|line| !line.starts_with("Hinweis"));
+    assert_eq!(confidence(MailText { current: lines.collect::<Vec<_>>().join("\n"), ..text() }), 0.9);
+    let split = CURRENT.replace(" und erfasse als Gesamtforderung 99,00 EUR.", ".\n\nForderung: 99,00 EUR");
+    assert_eq!(confidence(MailText { current: split, ..text() }), UNSURE);
+}
+
 fn form() -> Value {
     json!({
         "is_creditor_reply": true, "intent": "debt_statement", "client_name": "Müller, Eva", "client_aktenzeichen": "2024/118",
@@ -60,7 +75,7 @@ fn an_answer_that_the_mail_bears_out_passes_whole() {
     assert_eq!(found.client_aktenzeichen.as_deref(), Some("2024/118"));
     assert_eq!(found.creditor_name.as_deref(), Some("Groß & Söhne GmbH"));
     assert_eq!(found.reference_numbers, ["88 1234-5", "QB-77120/TK"], "in order of appearance");
-    assert_eq!((found.intent, found.confidence), (Intent::DebtStatement, 0.9));
+    assert_eq!((found.intent, found.confidence), (Intent::DebtStatement, UNSURE), "the mail gives orders");
     assert_eq!(found.summary.as_deref(), Some("Die Forderung beträgt 1.234,56 EUR."));
 }
 
