@@ -72,7 +72,7 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
         claim.as_ref().is_some_and(|claim| claim.cents == 0),
         names_claims,
     );
-    let asked = history.contains('?');
+    let asked = ASKED.is_match(history);
     let confidence = claim.as_ref().map_or(0.8, |claim| if is_cut { 0.5 } else { claim.confidence });
     ExtractedEntities {
         is_creditor_reply: true,
@@ -153,6 +153,9 @@ pub(super) fn nothing(intent: Intent, confidence: f64) -> ExtractedEntities {
     }
 }
 
+/// Our own letter asks for something, the creditor's number perhaps.
+static ASKED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\?|(?:nummer|zeichen)\b[^\n]{0,30}:\s*(?:\n|$)"));
 static GERMAN: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)\b(?:der|die|das|und|ist|wir|sie|nicht|mit|forderung|betrag|summe)\b"));
 static ENGLISH: LazyLock<Regex> =

@@ -228,7 +228,10 @@ impl Page {
         if self.text.len().saturating_sub(start) <= ROW_LIMIT {
             let row = self.text.get(start..).unwrap_or_default();
             let cells: Vec<&str> = row.split(CELL).map(str::trim).filter(|cell| !cell.is_empty()).collect();
-            if cells.len() > 1
+            if let Some(rows) = side_by_side(&cells) {
+                self.text.truncate(start);
+                self.text.push_str(&rows);
+            } else if cells.len() > 1
                 && cells.iter().all(|cell| cell.lines().filter(|line| !line.is_empty()).count() <= 2)
             {
                 let joined =
@@ -289,6 +292,26 @@ impl Page {
             self.text.push('\n');
         }
     }
+}
+
+/// Two cells, labels with colons and as many values: one line for each pair.
+fn side_by_side(cells: &[&str]) -> Option<String> {
+    let [labels, values] = cells else { return None };
+    let of = |cell: &str| -> Vec<String> {
+        let lines = cell.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
+        lines.filter(|line| !line.is_empty()).collect()
+    };
+    let (labels, values) = (of(labels), of(values));
+    let pairs =
+        labels.len() > 1 && labels.len() == values.len() && labels.iter().all(|label| label.ends_with(':'));
+    pairs.then(|| {
+        labels
+            .iter()
+            .zip(&values)
+            .map(|(label, value)| format!("{label}  {value}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    })
 }
 
 fn is_void(name: &str) -> bool {
@@ -380,6 +403,16 @@ mod tests {
         assert!(text.contains("Gesamt\u{ad}forderung  1.234,56\u{a0}€"), "{text}");
         assert!(text.contains("Guten Tag") && text.contains("hell auf dunkel"), "{text}");
         assert!(!text.contains("EUR"), "{text}");
+    }
+
+    #[test]
+    fn what_is_struck_out_does_not_count_and_labels_find_their_values() {
+        let html = "<p>Betrag: <s>3 EUR</s> <span style='text-decoration:line-through'>4 EUR</span> 5 EUR</p>\
+            <table><tr><td>Ihr Zeichen:<br>Konto:</td><td>17<br>18</td></tr></table>";
+        assert_eq!(
+            to_text(html).split_whitespace().collect::<Vec<_>>().join(" "),
+            "Betrag: 5 EUR Ihr Zeichen: 17 Konto: 18"
+        );
     }
 
     #[test]

@@ -48,6 +48,8 @@ impl Look {
                 "display" => self.dropped |= value == "none",
                 "mso-hide" => self.dropped |= value == "all",
                 "visibility" => self.invisible = matches!(value, "hidden" | "collapse"),
+                // Struck out: its writer has taken it back.
+                "text-decoration" | "text-decoration-line" => self.dropped |= value.contains("line-through"),
                 "opacity" => self.dropped |= value.parse::<f32>().is_ok_and(|opacity| opacity < 0.1),
                 "font-size" => self.tiny = is_tiny(value),
                 "max-height" | "max-width" | "height" | "width" => {
@@ -69,7 +71,18 @@ pub(super) fn look(outer: Look, tag: &Tag, sheet: &Sheet) -> Look {
     let mut look = outer;
     look.dropped |= matches!(
         &*tag.name,
-        "title" | "script" | "style" | "template" | "textarea" | "iframe" | "select" | "object" | "svg"
+        "title"
+            | "script"
+            | "style"
+            | "template"
+            | "textarea"
+            | "iframe"
+            | "select"
+            | "object"
+            | "svg"
+            | "s"
+            | "strike"
+            | "del" // taken back by its writer
     );
     let mut inline = None;
     for attribute in &tag.attrs {

@@ -31,6 +31,32 @@ impl Statement {
     pub(super) fn claim(&self, only_zero: bool) -> Option<Claim> {
         let candidates: Vec<&Mention> =
             self.mentions.iter().filter(|mention| labels::is_claim(mention.kind)).collect();
+        let found = self.chosen(only_zero, candidates)?;
+        let is_doubtful = !only_zero && self.outgrows(found.cents);
+        Some(Claim {
+            confidence: if is_doubtful { found.confidence.min(0.6) } else { found.confidence },
+            ..found
+        })
+    }
+
+    /// Whether a part or a line of a table is larger than what is called no more than a claim, and no payment is told that would
+    /// explain it.
+    fn outgrows(&self, claim: i64) -> bool {
+        let is_summed_up =
+            |mention: &Mention| mention.cents == claim && matches!(mention.kind, Kind::Total | Kind::Rest);
+        if self.mentions.iter().any(is_summed_up) {
+            return false;
+        }
+        let is_line = |mention: &Mention| self.units.get(mention.unit).is_some_and(|unit| unit.row);
+        let is_larger = |mention: &Mention| {
+            mention.cents > claim
+                && (mention.kind == Kind::Part || (mention.kind == Kind::Unlabelled && is_line(mention)))
+        };
+        self.mentions.iter().any(is_larger)
+            && !self.mentions.iter().any(|mention| mention.kind == Kind::Payment)
+    }
+
+    fn chosen(&self, only_zero: bool, candidates: Vec<&Mention>) -> Option<Claim> {
         if only_zero {
             return candidates
                 .into_iter()

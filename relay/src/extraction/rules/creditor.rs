@@ -21,8 +21,13 @@ static LABELLED: LazyLock<Regex> = LazyLock::new(|| {
 });
 static FOR_PRINCIPAL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?:\b(?i:namens|im namen|im auftrag|in vollmacht|auftrags|für unsere[rn]?|vertreten(?: wir)?|vertretung|beauftragt von|on behalf of|acting for|inkassoauftrag)\b|\b(?i:unser)\p{{L}}{{0,3}} (?i:mandant(?:in|en|schaft)|auftraggeber(?:in|s)?))(?:[\s,]+(?:und|in|Vollmacht|der|die|des|dem|den|von|wir|unser\p{{L}}*|Mandantin|Mandanten|Auftraggeberin|Gläubigerin|Firma|Fa\.|the|our|client|rechtlichen|Interessen|anwaltlich|weiterhin))*[\s,]+(?P<name>[\p{{Lu}}0-9][\p{{L}}0-9.'’-]*(?:\s{PART}){{0,6}}?\s{LEGAL})(?:$|[^\p{{L}}])"
+        r"(?:\b(?i:namens|im namen|im auftrag|in vollmacht|auftrags|für unsere[rn]?|vertreten(?: wir)?|vertretung|beauftragt von|(?:führen|fuehren) die (?:bücher|buchhaltung)|buchhaltung|on behalf of|acting for|inkassoauftrag)\b|\b(?i:unser)\p{{L}}{{0,3}} (?i:mandant(?:in|en|schaft)|auftraggeber(?:in|s)?))(?:[\s,]+(?:und|in|Vollmacht|der|die|des|dem|den|von|wir|unser\p{{L}}*|Mandantin|Mandanten|Auftraggeberin|Gläubigerin|Firma|Fa\.|the|our|client|rechtlichen|Interessen|anwaltlich|weiterhin))*[\s,]+(?P<name>[\p{{Lu}}0-9][\p{{L}}0-9.'’-]*(?:\s{PART}){{0,6}}?\s{LEGAL})(?:$|[^\p{{L}}])"
     ))
+});
+static FOR_OWNERS: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?i:für|namens|im auftrag|verwalter\p{L}*)\b[^.;]{0,40}?\b(?i:der|die)\s+(?P<name>(?:WEG|\p{L}*[Ee]igentümergemeinschaft)\s+\p{Lu}[\p{L}.'’-]*(?:\s[\p{Lu}0-9][\p{L}0-9./-]*){0,3}[\p{L}0-9])",
+    )
 });
 /// A property manager writes for the landlady.
 static FOR_A_PERSON: LazyLock<Regex> = LazyLock::new(|| {
@@ -55,20 +60,41 @@ static LEADING: LazyLock<Regex> =
 static DEPARTMENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s+[-–|/]\s+.*$|,\s.*$"));
 static PERSON: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\p{Lu}[\p{L}'’-]+,\s\p{Lu}[\p{L}'’. -]+$"));
 
+/// "Max M." in the sender's name is spelled out in the signature.
+fn in_full(sender: &str, current: &str) -> Option<String> {
+    let (first, last) = sender.strip_suffix('.')?.rsplit_once(' ')?;
+    let is_initial = last.chars().count() == 1 && last.chars().all(char::is_uppercase);
+    let line = current.lines().rev().map(str::trim).find(|line| {
+        line.strip_prefix(first)
+            .is_some_and(|rest| rest.trim_start().starts_with(last) && !rest.ends_with('.'))
+    })?;
+    Some(line.to_owned()).filter(|line| is_initial && line.split(' ').count() <= 4)
+}
+
 /// The creditor's name.
 pub(super) fn name(subject: &str, current: &str, from_name: Option<&str>) -> Option<String> {
-    principal(subject, current).or_else(|| signed(current, from_name)).map(|name| spelled(&name))
+    principal(subject, current)
+        .or_else(|| in_full(from_name?.trim(), current))
+        .or_else(|| signed(current, from_name))
+        .map(|name| spelled(&name))
 }
 
 fn principal(subject: &str, current: &str) -> Option<String> {
     let named = |label: &Regex, text: &str| Some(label.captures(text)?.name("name")?.as_str().to_owned());
     named(&SOLD_TO, current)
-        .or_else(|| named(&LABELLED, current))
+        .or_else(|| named(&LABELLED, current).map(|name| up_to_its_form(&name)))
         .or_else(|| named(&VERSUS, subject))
         .or_else(|| named(&VERSUS, current))
         .or_else(|| named(&FOR_PRINCIPAL, current))
         .or_else(|| named(&CLAIM_OF, current))
         .or_else(|| named(&FOR_A_PERSON, current))
+        .or_else(|| named(&FOR_OWNERS, current))
+}
+
+/// "Beispiel GmbH, Luxemburg" without what follows the legal form.
+fn up_to_its_form(name: &str) -> String {
+    let firm = FIRM.find(name).filter(|firm| firm.start() == 0);
+    firm.map_or(name, |firm| firm.as_str()).trim_end_matches([' ', ',', '(']).to_owned()
 }
 
 /// The firm below the closing words, else the sender's display name without its department.

@@ -24,7 +24,16 @@ const LONGEST_UNIT: usize = 10_000;
 static COLUMNS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\S(?: {3,}|\t+| ?[._]{4,} ?)\S|\S {2,}(?:EUR|Euro|€|CHF|USD|GBP|[-+]?[0-9])|\S\s*[._]{4,}\s*\S")
 });
+/// A line of an export: "1;Miete Januar;950.00".
+static EXPORTED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^[^;]{0,60};[^;]{0,80};(?:[^; ][^;]{0,60})?(?:;[^;]{0,60}){0,6}$"));
 static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:[-*•–·]|\d{1,2}[.)]|[a-z]\))\s"));
+
+/// Whether a unit is one of a list.
+pub(super) fn is_bullet(text: &str) -> bool {
+    BULLET.is_match(text)
+}
+
 /// "zum / 1. Juni": a date's day at a line's start is no number of a list.
 static DAY: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^\d{1,2}\.\s(?:\p{Ll}|Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez)"));
@@ -54,6 +63,8 @@ pub(super) fn units(text: &str) -> Vec<Unit> {
     let (mut open, mut in_paragraph) = (false, false);
     for line in text.lines() {
         let line = line.trim().trim_matches('\u{a0}');
+        let cells = EXPORTED.is_match(line).then(|| line.replace(';', "   "));
+        let line = cells.as_deref().map_or(line, str::trim);
         if line.is_empty() {
             (open, in_paragraph) = (false, false);
             continue;

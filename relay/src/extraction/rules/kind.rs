@@ -42,6 +42,11 @@ static MACHINE: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)automatisch\p{L}* (?:erzeugt|generiert|erstellt|versandt|versendet|verschickt|antwort|nachricht|e-?mail|eingangs|empfangs)\p{L}*|antworten sie (?:bitte )?nicht auf diese|(?:vorgangs|ticket|bearbeitungs|fall)-?\s?(?:nummer|nr|id)|ticket\b|oberhalb dieser (?:zeile|linie)|above this line|automat(?:ed|ically)|do not reply|no-?reply@",
     )
 });
+static BY_ITSELF: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)automatisch\p{L}* (?:erzeugt|generiert|erstellt|versandt|versendet|verschickt)|automatically (?:generated|sent)",
+    )
+});
 static ADVERT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?i)\b(?:newsletter|abmelden|abbestellen|unsubscribe|opt-?out|sofortkredit\p{L}*|wunschkredit\p{L}*|ohne schufa|jetzt (?:beantragen|sichern|bestellen|klicken|anfragen|testen|buchen|zugreifen|anmelden|registrieren)|hier klicken|click here|rabatt\p{L}*|gutschein\p{L}*|gratis|kostenlos\p{L}* (?:testen|beratung|webinar|demo|probe)|webinar|letzte chance|last chance|limited time|nur heute|exklusiv\p{L}*|sonderangebot\p{L}*|gewinn(?:spiel|en sie)\p{L}*|casino|bitcoin|krypto\p{L}*|seo|backlinks?|umschuld\p{L}*|repräsentatives beispiel|angemeldet haben|leads|ihr wettbewerb|% (?:sparen|günstiger|off))\b",
@@ -74,6 +79,11 @@ pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: b
     if ABSENT.is_match(body) && (!states_claim || AUTO_SUBJECT.is_match(subject)) && body.len() < 1500 {
         return Some(Intent::AutoReply);
     }
+    // A receipt that repeats what a form was filled in with.
+    let is_receipt = RECEIVED.is_match(body) && PROMISED.is_match(body);
+    if is_receipt && AUTO_SUBJECT.is_match(subject) && BY_ITSELF.is_match(body) {
+        return Some(Intent::AutoReply);
+    }
     if baits(mail) && !has_our_number {
         return Some(Intent::Spam);
     }
@@ -82,7 +92,7 @@ pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: b
         || MACHINE.is_match(from)
         || AUTO_SUBJECT.is_match(subject)
         || signs.is_by_machine;
-    if RECEIVED.is_match(body) && PROMISED.is_match(body) && by_machine && !states_claim {
+    if is_receipt && by_machine && !states_claim {
         return Some(Intent::AutoReply);
     }
     let mut adverts: Vec<String> =
@@ -125,7 +135,7 @@ static UNKNOWN: LazyLock<Regex> = LazyLock::new(|| {
 });
 static SETTLED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:keine(?:rlei)? (?:\p{L}+ ){0,3}(?:forderung|forderungen|ansprüche|verbindlichkeiten?|außenstände|rückstände|zahlungsansprüche|offenen? (?:posten|beträge|rechnung|rechnungen|forderungen))(?: mehr)?|nichts (?:mehr )?(?:offen|zu zahlen)|(?:forderung|konto|saldo|rechnung|betrag|angelegenheit|schuld|vorgang|darlehen|rückstand|kunde|kundin|akte|vertrag)\p{L}*\b[^.;]{0,80}\b(?:ausgeglichen|beglichen|erledigt|abgeschlossen|bezahlt|getilgt|abgelöst|zurückgeführt|erloschen)|vollständig (?:ausgeglichen|beglichen|bezahlt|getilgt|gezahlt|zurückgeführt)|schuldet uns nichts|schuldenfrei|(?:paid|settled) in full|fully (?:paid|settled)|no (?:\p{L}+ )?(?:outstanding|open|claims?|balance|debt)\p{L}*)\b",
+        r"(?i)\b(?:keine(?:rlei)? (?:\p{L}+ ){0,3}(?:forderung|forderungen|ansprüche|verbindlichkeiten?|außenstände|rückstände|zahlungsansprüche|offenen? (?:posten|beträge|rechnung|rechnungen|forderungen))(?: mehr)?|nichts (?:mehr )?(?:offen|zu zahlen)|(?:forderung|konto|saldo|rechnung|betrag|angelegenheit|schuld|vorgang|darlehen|rückstand|kunde|kundin|akte|vertrag)\p{L}*\b[^.;]{0,80}\b(?:ausgeglichen|beglichen|erledigt|abgeschlossen|bezahlt|getilgt|abgelöst|zurückgeführt|erloschen)|vollständig (?:ausgeglichen|beglichen|bezahlt|getilgt|gezahlt|zurückgeführt)|(?:ansprüche|forderungen|forderung)\b[^.]{0,60}\b(?:nicht|keine) mehr|(?:gebühr|forderung|rückst[aä]nd|betr[aä]g)\p{L}*\b[^.]{0,80}\berlassen|schuldet uns nichts|schuldenfrei|(?:paid|settled) in full|fully (?:paid|settled)|no (?:\p{L}+ )?(?:outstanding|open|claims?|balance|debt)\p{L}*)\b",
     )
 });
 /// A sentence that only speaks of when it would be settled, or that it is not.
@@ -136,12 +146,12 @@ static NOT_SETTLED: LazyLock<Regex> = LazyLock::new(|| {
 });
 static REJECTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\blehne[n]?\b[^.]*\bab\b|\bmach(?:e|en)\b[^.]{0,40}\bnicht mit\b|\bkommt\b[^.]{0,40}\bnicht (?:in betracht|in frage|infrage)\b|\b(?:deutlich |viel )?zu (?:gering|niedrig|wenig)\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
+        r"(?i)\blehne[n]?\b[^.]*\bab\b|\bmach(?:e|en)\b[^.]{0,40}\bnicht mit\b|\bkommt\b[^.]{0,40}\bnicht (?:in betracht|in frage|infrage)\b|\b(?:deutlich |viel )?zu (?:gering|niedrig|wenig)\b|\bnicht (?:\p{L}+ ){0,2}bereit\b|\btreten\b[^.]*\bnicht bei\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
     )
 });
 static WOULD_TAKE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen|ausbuchen|fallen ?lassen)|erwarten (?:wir )?(?:\p{L}+ ){0,2}mindestens|lassen wir (?:\p{L}+ ){0,3}(?:fallen|ruhen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|would (?:\p{L}+ ){0,2}(?:accept|settle|agree)|counter-?(?:offer|proposal))\b",
+        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:zufriedengeben|zufrieden geben|akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen|ausbuchen|fallen ?lassen)|erwarten (?:wir )?(?:\p{L}+ ){0,2}mindestens|lassen wir (?:\p{L}+ ){0,3}(?:fallen|ruhen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|would (?:\p{L}+ ){0,2}(?:accept|settle|agree)|counter-?(?:offer|proposal))\b",
     )
 });
 static LESSER: LazyLock<Regex> = LazyLock::new(|| {
@@ -160,12 +170,12 @@ static AGREES: LazyLock<Regex> = LazyLock::new(|| {
 });
 static INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|monatlich\p{L}*\s+(?:eur|€)?\s?[0-9]+|[0-9]+\s?(?:eur|euro|€)\s+(?:monatlich|im monat|pro monat)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
+        r"(?i)\b(?:tilgungsraten?|raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|monatlich\p{L}*\s+(?:eur|€)?\s?[0-9]+|[0-9]+\s?(?:eur|euro|€)\s+(?:monatlich|im monat|pro monat)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
     )
 });
 static ARRANGES: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:bieten|angebot|anbieten|vorschlag\p{L}*|schlagen|einverstanden|zustimm\p{L}*|stimmen|akzeptier\p{L}*|bestätig\p{L}*|vereinbar\p{L}*|einräumen|gewähren|möglich|agree|accept|offer|propose|confirm)\p{L}*\b",
+        r"(?i)\b(?:bieten|angebot|anbieten|vorschlag\p{L}*|schlagen|einverstanden|zustimm\p{L}*|stimmen|akzeptier\p{L}*|ermäßig\p{L}*|ermaessig\p{L}*|bestätig\p{L}*|vereinbar\p{L}*|einräumen|gewähren|möglich|agree|accept|offer|propose|confirm)\p{L}*\b",
     )
 });
 static ASKS: LazyLock<Regex> = LazyLock::new(|| {
@@ -180,7 +190,7 @@ static ATTACHED: LazyLock<Regex> = LazyLock::new(|| {
 });
 static CLAIM_WORD: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)forderung\p{L}*|\b(?:schuldet|saldo|rückst[aä]nd\p{L}*|offene?n?|ausst[aä]nd\p{L}*|aufstellung|kontoauszug|claim|outstanding|debt|invoice|owes?|schuldig|zu (?:be)?zahlen)\b",
+        r"(?i)forderung\p{L}*|\b(?:schuldet|saldo|rückst[aä]nd\p{L}*|offene?n?|ausst[aä]nd\p{L}*|aufstellung|kontoauszug|claim|outstanding|debt|invoice|owes?|schuldig|steht\b.{0,40}\baus|zu (?:be)?zahlen)\b",
     )
 });
 
@@ -253,7 +263,13 @@ pub(super) fn intent(
             Intent::Rejection
         };
     }
-    if instalments && (!rejects || ARRANGES.is_match(subject)) {
+    let agrees_to_a_plan = sentences(text).any(|sentence| {
+        AGREES.is_match(sentence)
+            && A_PLAN.is_match(sentence)
+            && !REJECTS.is_match(sentence)
+            && !INSTALMENTS.is_match(sentence)
+    });
+    if instalments && !agrees_to_a_plan && (!rejects || ARRANGES.is_match(subject)) {
         return Intent::PaymentPlan;
     }
     if rejects {
@@ -267,6 +283,9 @@ pub(super) fn intent(
         has_claim || names_claims || (CLAIM_WORD.is_match(text) && (ATTACHED.is_match(text) || !asks));
     if states { Intent::DebtStatement } else { Intent::Question }
 }
+
+static A_PLAN: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b\p{L}*(?:plan|vergleich|vorschlag|angebot)\p{L}*\b"));
 
 /// Instalments are arranged in one sentence or under one heading, not just mentioned in a ledger or in the terms.
 fn plans_instalments(subject: &str, text: &str) -> bool {

@@ -45,8 +45,8 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
         r"[0-9][0-9.,]*\s*(?:%|prozent|v\.\s?h\.)(?:\s+[\p{L}.]+){0,3}?\s*\p{L}*forderung\p{L}*",
         r"gegenstandswert\p{L}*|streitwert\p{L}*|einlage",
         r"(?:darlehen|kredit|ratenkredit|finanzierung|\p{L}*kredit|\p{L}*darlehen)s?\s+(?:über|in höhe von|i\.\s?h\.\s?v\.)",
-        r"(?:darlehens|kredit|nettodarlehens|finanzierungs|versicherungs|bürgschafts|vergleichs|rückkaufs|pfändungs|freibetrags)(?:summe|betrag|wert|rahmen|limit|grenze)|kaufpreis|listenpreis|verfügungsrahmen|pfändungsfrei\p{L}*|freibetrag|einkommen|streitwert|restwert|schätzwert|verkehrswert|auftragswert",
-        r"(?:monats|schluss|schluß|teil|abschluss|abschluß|einzel|anfangs|start)?raten?(?:n)?|ratenzahlung\p{L}*|monatlich\p{L}*|mtl|instal?lments?|abschl[aä]g\p{L}*|monthly|monatsbetrag",
+        r"(?:darlehens|kredit|nettodarlehens|finanzierungs|versicherungs|bürgschafts|vergleichs|rückkaufs|pfändungs|freibetrags)(?:summe|betrag|wert|rahmen|limit|grenze)|kaufpreis|listenpreis|verfügungsrahmen|pfändungsfrei\p{L}*|freibetrag|einkommen|streitwert|restwert|zeitwert|schätzwert|verkehrswert|auftragswert",
+        r"(?:monats|schluss|schluß|teil|abschluss|abschluß|einzel|anfangs|start)?raten?(?:n)?|ratenzahlung\p{L}*|monatlich\p{L}*\s+(?:zahlung|leistung|tilgung)\p{L}*|monatlich\p{L}*|mtl|instal?lments?|abschl[aä]g\p{L}*|monthly|monatsbetrag",
         r"einmal(?:ige[nrms]?)?\s?(?:zahlung|betrag)\p{L}*|einmalbetrag|(?:sofort|teil|abfindungs|vergleichs)zahlung|\p{L}*vergleich\p{L}*|\p{L}*abfindung\p{L}*|\p{L}*angebot\p{L}*|\p{L}*vorschl[aä]g\p{L}*|abgeltung|erledigung|quote\p{L}*|settlement|offers?|offered|\p{L}*verzicht\p{L}*|erlass\p{L}*|erlaß|nachlass\p{L}*|lump sum|gegen\s+(?:die\s+)?zahlung|skonto|rabatt",
         r"kaution\p{L}*|(?:verwertungs|verkaufs|versteigerungs)?erlös\p{L}*|guthaben\p{L}*|\p{L}*erstattung\p{L}*|überzahlung\p{L}*|tageszins\p{L}*|täglich\p{L}*|daily|per diem|bürgschaft|sicherheit",
     ]
@@ -62,6 +62,8 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     let skip = r"gesamtschuldner\p{L}*|gesamtlaufzeit|restschuldbefreiung\p{L}*|restlaufzeit|in einer summe|teilbetrag von unserer seite|setz(?:t|en) sich\b.{0,40}?\bzusammen|zahlung offen|(?:schulden|forderungs)\p{L}*(?:plan|konto|management|kauf|anmeldung|aufstellung)\p{L}*";
+    // What stands on an account, whatever it is an account of.
+    let level = r"(?:gebühren|konto|schulden|forderungs|saldo|schuld)stand";
     let part = [
         r"(?:haupt|neben|teil|kapital|zins|kosten)forderung\p{L}*|hauptsachebetrag|hauptsache|hauptschuld|restliche hauptforderung|zwischensumme|teilbetr[aä]g\p{L}*|gesamtkosten|gesamtzinsen",
         r"\p{L}*zins(?:en|es)?|\p{L}*kosten|\p{L}*geb(?:ü|ue)hr\p{L}*|\p{L}*spesen|mahn\p{L}*|\p{L}*auslagen?|porto|\p{L}*zuschl[aä]g\p{L}*|\p{L}*pauschale\p{L}*|netto|umsatzsteuer|mwst|ust|vergütung",
@@ -75,7 +77,7 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     let rest = [
         r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|(?:bekomm|krieg)(?:e|en)\b.{0,20}?\bnoch|valutier\p{L}*|valuta|fehl(?:t|en)",
         r"offen(?:e[rnms]?)?\s+(?:\p{L}+\s+)?(?:gesamt)?(?:betrag|forderung|saldo|summe|posten)\p{L}*|aussteh\p{L}*|ausst[aä]nd\p{L}*|au(?:ß|ss)enst[aä]nd\p{L}*|aushaft\p{L}*|\p{L}*saldo|salden|\p{L}*kontostand|balance|outstanding|zur zahlung|zu zahlen\p{L}*|zahlbetrag|ablöse\p{L}*|forderungsstand|remain\p{L}*|(?:amount )?(?:now |still )?(?:due|owed|owing|payable)|owes|unpaid|arrears|offensteh\p{L}*|offen",
-        r"(?:steht|stehen|sind|ist)\s+(?:(?:uns|bei uns|hier|derzeit|aktuell|somit|damit|also|mir)\s+)*noch",
+        r"(?:steht|stehen|sind|ist)\s+(?:(?:uns|bei uns|hier|derzeit|aktuell|somit|damit|also|mir|demnach|mithin|daher|nun|nunmehr|insgesamt)\s+)*noch",
     ]
     .join("|");
     let claim = [
@@ -83,7 +85,7 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     pattern(&format!(
-        r"\b(?:(?P<other>{other})|(?P<former>{former})|(?P<skip>{skip})|(?P<part>{part})|(?P<total>{total})|(?P<rest>{rest})|(?P<payment>{payment})|(?P<claim>{claim})|(?P<alien>gesamt\p{{L}}+))\b"
+        r"\b(?:(?P<other>{other})|(?P<former>{former})|(?P<skip>{skip})|(?P<level>{level})|(?P<part>{part})|(?P<total>{total})|(?P<rest>{rest})|(?P<payment>{payment})|(?P<claim>{claim})|(?P<alien>gesamt\p{{L}}+))\b"
     ))
 });
 
@@ -219,12 +221,12 @@ static PLUS_BEHIND: LazyLock<Regex> = LazyLock::new(|| {
 
 static BEHIND_OTHER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^\s*(?:/|pro|je|im|p\.|per|a|each|jeden|jede)?\s*(?:monat\p{L}*|monatlich\p{L}*|mtl|woche\p{L}*|tag|täglich|quartal|jahr|month\p{L}*|week\p{L}*|day)\b|^[^,;.]{0,60}\b(?:guthaben|zur (?:vollständigen )?(?:abgeltung|erledigung)|zu (?:ihren|seinen|ihrem|deren) gunsten|zu ?gunsten (?:ihre\p{L}*|des|der|von|unseres kunden)|im haben|erlassen|verzicht\p{L}*|storniert|ausgebucht|abgezogen|anbieten|akzeptieren würden|zufrieden|begnügen|in full settlement)\b|^\s*\(?haben\)?\s*[.,;]?\s*$|^\s*\+?\s?(?:pro|je)\b",
+        r"^\s*(?:/|pro|je|im|p\.|per|a|each|jeden|jede)?\s*(?:monat\p{L}*|monatlich\p{L}*|mtl|woche\p{L}*|tag|täglich|quartal|jahr|month\p{L}*|week\p{L}*|day)\b|^[^,;.]{0,60}\b(?:guthaben|zur (?:vollständigen )?(?:abgeltung|erledigung)|zu (?:ihren|seinen|ihrem|deren) gunsten|zu ?gunsten (?:ihre\p{L}*|des|der|von|unseres kunden)|im haben|erlassen|verzicht\p{L}*|storniert|ausgebucht|abgezogen|anbieten|akzeptieren würden|zufrieden|geliehen|geborgt|geschenkt|begnügen|in full settlement)\b|^\s*\(?haben\)?\s*[.,;]?\s*$|^\s*\+?\s?(?:pro|je)\b",
     )
 });
 static BEHIND_PAID: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^(?P<gap>(?:[^,;.]|\.[0-9]){0,60}?)\b(?:gezahlt|bezahlt|überwiesen|beglichen|ausgeglichen|eingegangen|gutgeschrieben|paid|received|getilgt|verrechnet)\b",
+        r"^(?P<gap>(?:[^,;.]|\.[0-9]){0,60}?)\b(?:gezahlt|bezahlt|überwiesen|beglichen|ausgeglichen|eingegangen|gutgeschrieben|paid|received|getilgt|verrechnet|zurück)\b",
     )
 });
 static NOT_YET: LazyLock<Regex> =
@@ -236,7 +238,7 @@ static BEHIND_PART: LazyLock<Regex> = LazyLock::new(|| {
 });
 static BEHIND_REST: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^[^,;.]{0,40}?\b(?:offen\p{L}*|zur zahlung|ausstehend|rückständig|outstanding|due|unpaid|schuldig|unbezahlt|nicht (?:be|ge)zahlt|zu bekommen|zu erhalten|fällig|geschuldet|insgesamt|in total|verbleib\p{L}*|zu zahlen|aushaft\p{L}*|rückstand)\b",
+        r"^(?:[^,;.]|\.[0-9]){0,20}?\b(?:in|auf) (?:den|ihren|die|das|ihr|ihre) (?:plan|liste|aufstellung|gläubiger\p{L}*|schuldenbereinigungsplan)\b|^[^,;.]{0,40}?\b(?:offen\p{L}*|zur zahlung|ausstehend|rückständig|outstanding|due|unpaid|schuldig|unbezahlt|nicht (?:be|ge)zahlt|zu bekommen|zu erhalten|fällig|geschuldet|insgesamt|in total|verbleib\p{L}*|zu zahlen|aushaft\p{L}*|rückstand)\b",
     )
 });
 static LIST_OF_PARTS: LazyLock<Regex> = LazyLock::new(|| {
@@ -352,6 +354,12 @@ fn offers(before: &str) -> bool {
     OFFERS.is_match(&before.to_lowercase())
 }
 
+/// Whether a passage offers something.
+pub(super) fn is_offer(text: &str) -> bool {
+    let text = text.to_lowercase();
+    OFFERS.is_match(&text) || HYPOTHETICAL.is_match(&text)
+}
+
 static OFFERS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"\b(?:sind (?:\p{L}+ ){0,4}bereit|wären (?:\p{L}+ ){0,4}bereit|bieten (?:\p{L}+ ){0,3}(?:an|ihnen)|schlagen (?:\p{L}+ ){0,6}vor|können uns (?:\p{L}+ ){0,3}vorstellen|erwarten (?:\p{L}+ ){0,2}mindestens|willing to|prepared to)\b",
@@ -413,7 +421,8 @@ fn labels(clause: &str) -> impl Iterator<Item = Kind> {
             ("part", Kind::Part),
             ("payment", Kind::Payment),
         ];
-        let claims = [("total", Kind::Total), ("rest", Kind::Rest), ("claim", Kind::Claim)];
+        let claims =
+            [("total", Kind::Total), ("rest", Kind::Rest), ("level", Kind::Rest), ("claim", Kind::Claim)];
         if let Some((_, kind)) = kinds.iter().find(|(name, _)| label.name(name).is_some()) {
             Some(*kind)
         } else if let Some((_, kind)) = claims.iter().find(|(name, _)| label.name(name).is_some()) {

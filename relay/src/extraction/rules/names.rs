@@ -59,7 +59,7 @@ static TITLES: LazyLock<Regex> = LazyLock::new(|| {
 /// Capitalised words of such mails that are no names.
 static NO_NAME: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^(?:ihre?[mnrs]?|unsere?[mnrs]?|my|our|your|the|re|aw|wg|fwd?|az|gz|herrn?|frau|firma|sehr|guten|mit|wir|sie|ich|die|der|das|den|dem|des|ein|eine[rnms]?|zu[mr]?|in|am|im|vom|aus|bei|und|oder|bitte|vielen|dank|damen|herren|geb|geboren\p{L}*|wohnhaft|derzeit|eheleute|familie|mandant\p{L}*|schuldner\p{L}*|kund\p{L}*|gläubiger\p{L}*|gmbh|ag|kg|ohg|eg|ug|se|mbh|gbr|ltd|inc|ev|co|konto|nummer|nr|zeichen|datum|seite|stand|stellungnahme|mail|e-mail|tag|hallo|außergerichtlich\p{L}*|gerichtlich\p{L}*|auszug|inkasso|rechtsanw\p{L}*|kanzlei|stadt|landkreis|gemeinde|amt|debitor\p{L}*|insolvenz\p{L}*|offene[rnms]?|posten|miete|mieter\p{L}*|plan|nullplan|angebot|vorschlag|januar|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|dear|regarding|claim|client|letter|invoice|automatische?|letzte|erste|zweite|neue[rns]?|wichtige?|eilt|ergänzend\p{L}*|weitere\p{L}*|sachen|sache|betr\p{L}*|wegen|gegen|schufa|eur|euro)$|(?:ung|ungen|heit|keit|schaft|versuch|anliegen|eingang|nummer|zeichen|konto|rechnung|vertrag|posten|anfrage|schreiben|nachricht|auskunft|bereinigungsplan|vergleich|vorschlag|anschlag|rückfrage|kasse|betrag|saldo|darlehen|kredit|verfahren|mitteilung|antwort|aufstellung|auszug|verzug|schulden|sache|versicherung|antrag|abschluss|bescheid|mahnung|vollmacht|vorgang|rate|raten|adresse|anschrift|straße|strasse|gasse|weg|platz|allee|stand|stände|übersicht|sachstand)$",
+        r"(?i)^(?:ihre?[mnrs]?|unsere?[mnrs]?|my|our|your|the|re|aw|wg|fwd?|az|gz|herrn?|frau|firma|sehr|guten|mit|wir|sie|ich|die|der|das|den|dem|des|ein|eine[rnms]?|zu[mr]?|in|am|im|vom|aus|bei|und|oder|bitte|vielen|dank|damen|herren|geb|geboren\p{L}*|wohnhaft|derzeit|eheleute|familie|mandant\p{L}*|schuldner\p{L}*|kund\p{L}*|gläubiger\p{L}*|gmbh|ag|kg|ohg|eg|ug|se|mbh|gbr|ltd|inc|ev|co|konto|nummer|nr|zeichen|datum|seite|stand|stellungnahme|mail|e-mail|tag|hallo|außergerichtlich\p{L}*|gerichtlich\p{L}*|auszug|inkasso|rechtsanw\p{L}*|kanzlei|stadt|landkreis|gemeinde|amt|debitor\p{L}*|insolvenz\p{L}*|offene[rnms]?|posten|miete|mieter\p{L}*|plan|nullplan|angebot|vorschlag|januar|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|bis|seit|weihnachten|ostern|pfingsten|frühjahr|sommer|herbst|winter|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonntag|id|customer|balance|dear|regarding|claim|client|letter|invoice|automatische?|letzte|erste|zweite|neue[rns]?|wichtige?|eilt|ergänzend\p{L}*|weitere\p{L}*|sachen|sache|betr\p{L}*|wegen|gegen|schufa|eur|euro)$|(?:ung|ungen|heit|keit|schaft|versuch|anliegen|eingang|system|programm|abteilung|nummer|zeichen|konto|rechnung|vertrag|posten|anfrage|schreiben|nachricht|auskunft|bereinigungsplan|vergleich|vorschlag|anschlag|rückfrage|kasse|betrag|saldo|darlehen|kredit|verfahren|mitteilung|antwort|aufstellung|auszug|verzug|schulden|sache|versicherung|antrag|abschluss|bescheid|mahnung|vollmacht|vorgang|rate|raten|adresse|anschrift|straße|strasse|gasse|weg|platz|allee|stand|stände|übersicht|sachstand)$",
     )
 });
 static FIRM: LazyLock<Regex> = LazyLock::new(|| {
@@ -154,6 +154,12 @@ static ROLE: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)\b(?:schuldner(?:in|s)?|kund(?:e|en|in)|mieter(?:in|s)?|(?:versicherungs|darlehens|kredit|leasing|beitrags)nehmer(?:in|s)?|patient(?:in|en)?|mitglied(?:s|es)?|debitor(?:in|s)?|debtor|customer|tenant|versicherte[rn]?|vertragspartner(?:in|s)?|auftraggeber(?:in|s)?|bewohner(?:in|s)?|halter(?:in|s)?|schüler(?:in|s)?|teilnehmer(?:in|s)?|antragsteller(?:in|s)?|käufer(?:in|s)?|besteller(?:in|s)?)\b",
     )
 });
+/// Who lends among family and friends says what the other one is to him.
+static KIN: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:mein|unser)\p{L}*\s+(?:\p{L}+\s+)?(?:schwagers?|schwägerin|bruders?|schwester|neffen?|nichte|onkels?|tante|cousins?|cousine|vetters?|freund(?:es|in)?|bekannten?|nachbar(?:n|in)?|kolleg(?:en|in)|enkels?|sohn(?:es)?|tochter|vaters?|mutter|ex-?(?:mann|frau))\s",
+    )
+});
 static HONORIFIC: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"\b(?:[Hh]errn?|HERRN?|[Ff]rau|FRAU|Mr|Mrs|Ms|Miss)\b\.?\s"));
 static SALUTATION: LazyLock<Regex> = LazyLock::new(|| {
@@ -174,13 +180,13 @@ static MATTER: LazyLock<Regex> = LazyLock::new(|| {
 });
 static BEFORE_OUR_NUMBER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?P<name>{WORD}(?:,? (?:{PARTICLE} )*{WORD}){{1,3}})\s*[,(–-]?\s*[(]?(?i:ihr\p{{L}}*\s+(?:zeichen|az|aktenzeichen|akte|gz)|your ref|az\b|[0-9]{{4,6}}\b)"
+        r"(?P<name>{WORD}(?:,? (?:{PARTICLE} )*{WORD}){{1,3}})\s*[,(–-]?\s*[(]?(?i:ihr\p{{L}}*\s+(?:zeichen|az|aktenzeichen|akte|gz|zahl)|your (?:ref|file|case)|az\b|geb\.|geboren|wohnhaft|[0-9]{{4,6}}\b)"
     ))
 });
 static ANY_WORD: LazyLock<Regex> = LazyLock::new(|| pattern(WORD));
 static COUPLE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:eheleute\p{L}*|ehepaar\p{L}*|ihre[rn]? (?:beiden )?mandanten\b[^.]{0,80}\bund\b|ihre[rn]? beiden (?:mandant|klient|schuldner|kund)\p{L}*)",
+        r"(?i)\b(?:eheleute\p{L}*|ehepaar\p{L}*|ihre[rn]? (?:beiden )?mandanten\b[^.]{0,80}\bund\b|vertretung\b[^.]{0,80}\b(?:frau|herrn?)\b[^.]{0,60}\bund (?:von )?(?:frau|herrn?)\b|ihre[rn]? beiden (?:mandant|klient|schuldner|kund)\p{L}*)",
     )
 });
 
@@ -229,6 +235,7 @@ pub(super) fn client(subject: &str, lines: &[&str], history: &str, from_name: Op
         votes.after(&YOUR_CLIENT, line, 12, None);
         votes.after(&ROLE, line, 9, None);
         votes.after(&HONORIFIC, line, 6, Some(&SALUTATION));
+        votes.after(&KIN, line, 6, None);
         votes.after(&AGAINST, line, 3, None);
         votes.after(&MATTER, line, 6, Some(&SALUTATION));
         votes.after(&OUR_CLIENT, line, 7, Some(&OUR_BEFORE));
@@ -246,6 +253,17 @@ pub(super) fn client(subject: &str, lines: &[&str], history: &str, from_name: Op
     while let Some((start, name)) = next_name(&subject, at) {
         at = start + name.first.len() + name.last.len();
         votes.add(Some(name), 4);
+    }
+    // A name anywhere counts for little, unless the subject has its surname too.
+    for line in lines {
+        let (mut at, mut found) = (0, 0);
+        while let Some((start, name)) = next_name(line, at).filter(|_| found < MOST_NAMES) {
+            at = start + name.first.len() + name.last.len();
+            found += 1;
+            if subject.contains(name.last.as_str()) {
+                votes.add(Some(name), 1);
+            }
+        }
     }
     for line in history.lines().filter(|line| !line.trim().is_empty()) {
         votes.after(&OUR_CLIENT, line, 5, None);

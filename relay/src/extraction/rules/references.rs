@@ -9,7 +9,7 @@ use super::statement::gives_orders;
 use regex::Regex;
 use std::sync::LazyLock;
 
-const OWN_WORDS: &str = r"(?:geschäfts?-?)?(?:zeichen|zch\.?|aktenzeichen|aktenz\.?|akten-?(?:nr|nummer)\.?|akte|az\b\.?|a\.\s?z\.|gz\b\.?|geschäftszahl|referenz(?:nummer)?|reference|ref\b\.?|file)";
+const OWN_WORDS: &str = r"(?:geschäfts?-?)?(?:zeichen|zch\.?|aktenzeichen|aktenz\.?|akten-?(?:nr|nummer)\.?|akte|az\b\.?|a\.\s?z\.|gz\b\.?|geschäftszahl|zahl|referenz(?:nummer)?|reference|ref\b\.?|file)";
 const BETWEEN: &str = r"(?:\s*/\s*unser\p{L}*\s+\p{L}+)?\s*(?:\([^)\n]{0,40}\))?\s*(?:(?:nr\.?|no\.?|number|lautet|ist|war|is|glaube?|ich|wohl|müsste|sein)\s*){0,5}[:.#]?\s*";
 const OWN_VALUE: &str = r"([0-9]+(?:[_/-][0-9]+)*)";
 
@@ -34,6 +34,12 @@ static ANY_AZ: LazyLock<Regex> =
 static YOUR_LETTER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
         r"(?i)\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|nachricht|mandant\p{{L}}*|klient\p{{L}}*|fax|zuschrift|plan)\b(?:[^.;\n]|\.[0-9]){{0,60}}?\b(?:az\b\.?|aktenzeichen|akte|zeichen){BETWEEN}{OWN_VALUE}"
+    ))
+});
+/// "auf Ihr Schreiben vom 19.02.2026 (2024/907)".
+static IN_PARENTHESES: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(&format!(
+        r"(?i)\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|nachricht|fax|zuschrift)\b(?:[^.;()\n]|\.[0-9]){{0,40}}\(\s*{OWN_VALUE}\s*\)"
     ))
 });
 static BARE: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9]+(?:[_/-][0-9]+)?"));
@@ -64,6 +70,7 @@ pub(super) fn aktenzeichen(subject: &str, current: &str, history: &str) -> Optio
     labelled(&YOURS, current)
         .or_else(|| labelled(&YOURS, subject))
         .or_else(|| shaped(&YOUR_LETTER, current))
+        .or_else(|| shaped(&IN_PARENTHESES, current))
         .or_else(|| shaped(&OURS, subject))
         .or_else(|| shaped(&ANY_AZ, subject))
         .or_else(|| bare(subject))
@@ -95,7 +102,7 @@ fn bare(subject: &str) -> Option<String> {
 static YEAR_ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:19|20)[0-9]{2}$"));
 static AFTER_MONEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^\s?(?:eur|€|%|uhr|kb|mb|seiten)"));
 
-const NOUNS: &str = r"(?:\p{L}+-?)?(?:zeichen|nummer|konto|vertrag|vertrags|rechnung|polizze|police|buchung|auftrag|bestellung|darlehen|kredit|debitor|debitoren|schein|akte|karte|mietobjekt|mitglied|bescheid|vorgang|schadenfall|schaden|fall|geschäftszeichen)(?:s?-?\s?(?:nr|no|nummer|id)\b\.?)?|(?:kunden|kd|kto|rg|re|rech|vers|vertr|vsnr|vn|mitgl|pol|az|gz|stamm|beitrags|betriebs|akten|ordnungs|referenz|inkasso)\.?\s?-?\s?(?:nr|no|nummer|id)\b\.?|(?:kdnr|kundennr|rgnr|az|gz|ref|kd)\b\.?|(?:invoice|account|contract|reference|customer|file|policy|order|case|booking|loan)(?: (?:no|number|ref|id)\b\.?)?|our ref(?:erence)?\b\.?|\p{L}+-(?:nr|id)\b\.?|\p{L}+nr\b\.?";
+const NOUNS: &str = r"(?:\p{L}+-?)?(?:zeichen|nummer|konto|vertrag|vertrags|rechnung|polizze|police|buchung|auftrag|bestellung|darlehen|kredit|debitor|debitoren|schein|akte|karte|mietobjekt|mitglied|bescheid|vorgang|schadenfall|schaden|fall|geschäftszeichen|kommission|ausweis|projekt|objekt)(?:e?s)?(?:-?\s?(?:nr|no|nummer|id)\b\.?)?|(?:kunden|kd|kto|rg|re|rech|vers|vertr|vsnr|vn|mitgl|pol|az|gz|stamm|beitrags|betriebs|akten|ordnungs|referenz|inkasso)\.?\s?-?\s?(?:nr|no|nummer|id)\b\.?|(?:kdnr|kundennr|rgnr|az|gz|uz|ref|kd|rg|kunde|kundin)\b\.?|(?:invoice|account|contract|reference|customer|file|policy|order|case|booking|loan)(?: (?:no|number|ref|id)\b\.?)?|our ref(?:erence)?\b\.?|\p{L}+-(?:nr|id)\b\.?|\p{L}+nr\b\.?";
 
 static THEIR_LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
@@ -104,12 +111,14 @@ static THEIR_LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
 });
 static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?i)(?P<whose>\b(?:ihr|dortig|your)\p{{L}}*\s+(?:\p{{L}}+\s+)?)?\b(?P<label>{NOUNS})\s*(?:\([^)\n]{{0,40}}\))?\s*(?:(?:unser|bei unser)\p{{L}}*\s+\p{{L}}+\s*)?(?:nr\.?|nummer|no\.?|number|bleibt|lautet|ist|is|mit der nummer)?\s*[:.#]?\s*(?P<value>(?-i:(?:\p{{Lu}}{{1,4}}\s)?(?:[\p{{Lu}}0-9][\p{{L}}0-9]*|\p{{Ll}}{{1,4}}-[0-9]+)(?:[-./_]{{1,2}}[\p{{L}}0-9]+)*(?:(?:[ \x{{a0}}][0-9]{{3,8}}\b){{1,3}}(?:[ \x{{a0}}][0-9]{{1,2}}\b|/[0-9]{{1,4}}\b)?|[ ][A-Z]{{2}}[0-9]{{2,4}}\b)?))"
+        r"(?i)(?P<whose>\b(?:ihr|dortig|your)\p{{L}}*\s+(?:\p{{L}}+\s+)?)?\b(?P<label>{NOUNS})\s*(?:\([^)\n]{{0,40}}\))?\s*(?:(?:unser|bei unser)\p{{L}}*\s+\p{{L}}+\s*)?(?:nr\.?|nummer|no\.?|number|bleibt|lautet|ist|is|mit der nummer)?\s*[:.#]?\s*(?P<value>(?-i:(?:\p{{Lu}}{{1,4}}\s)?(?:[\p{{Lu}}0-9][\p{{L}}0-9]*|\p{{Ll}}{{1,4}}-[0-9]+)(?:[-./_]{{1,2}}[\p{{L}}0-9]+)*(?:(?:[ \x{{a0}}][0-9]{{3,8}}\b){{1,3}}(?:[ \x{{a0}}][0-9]{{1,2}}\b|/[0-9]{{1,4}}\b)?|[ ][A-Z]{{1,2}}[0-9]{{2,4}}\b)?))"
     ))
 });
 /// A code of capitals and digits is a number even behind a word that is no label: "Finanzkauf AB/12-3456".
 static CODE: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"\b(?:\p{Lu}{2,5}[-/][0-9][0-9A-Z]*(?:[-/.][0-9A-Z]+)*|[0-9]{2,6}\p{Lu}{1,4}[0-9]{4,})\b")
+    pattern(
+        r"\b(?:\p{Lu}{2,5}[-/][0-9][0-9A-Z]*(?:[-/.][0-9A-Z]+)*|\p{Lu}-[0-9]{5,}|[0-9]{2,6}\p{Lu}{1,4}[0-9]{4,}|\p{Lu}{2,4} [0-9]{2,}(?:-[0-9]+)+|\p{Lu}{2,4}(?: [0-9]{1,4}){3,5})\b",
+    )
 });
 static ALONE: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^[A-Z]{0,4}[-/ ]?[1-9][0-9]*(?:[-./ ][0-9A-Z]+)*$"));
@@ -121,7 +130,7 @@ static NOT_OURS_LABEL: LazyLock<Regex> = LazyLock::new(|| {
 });
 static REGISTER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)(?:registered\b.{0,40}|\bhr[ab]\b|register\p{L}*|\bvat\b|\bust\b|\biban\b|\bbic\b|\bblz\b|bankverbindung|gläubiger-?id\p{L}*|telefon|\btel\b\.?|\bfax\b|rufnummer\b|hotline)[^,;\n]{0,20}$",
+        r"(?i)(?:registered\b.{0,40}|\bregistriert\b.{0,60}|\bhr[ab]\b|register\p{L}*|\bvat\b|\bust\b|\biban\b|\bbic\b|\bblz\b|bankverbindung|gläubiger-?id\p{L}*|telefon|\btel\b\.?|\bfax\b|rufnummer\b|hotline)[^,;\n]{0,20}$",
     )
 });
 static COURT: LazyLock<Regex> = LazyLock::new(|| {
@@ -131,13 +140,26 @@ static COURT_LABEL: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)^(?:gz|az|geschäftszeichen|geschäftsnummer|aktenzeichen|case)"));
 static OWN_LABEL: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"(?i)^{OWN_WORDS}")));
 static DATE: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"^[0-9]{1,2}\.[0-9]{1,2}\.(?:[0-9]{2,4})?$|^(?:[0-9]{1,2}/)?(?:19|20)[0-9]{2}(?:/(?:19|20)?[0-9]{2})?$",
-    )
+    pattern(r"^[0-9]{1,2}\.[0-9]{1,2}\.(?:[0-9]{2,4})?$|^(?:[0-9]{1,2}/)?(?:19|20)[0-9]{2}$")
 });
+/// "34.70": a number with cents.
+static AMOUNT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[0-9]{1,3}(?:[.,'][0-9]{3})*[.,][0-9]{2}$"));
+
+/// "2024/2025", "2024/25": a season, if the second year follows the first.
+static SEASON: LazyLock<Regex> = LazyLock::new(|| pattern(r"^((?:19|20)[0-9]{2})/((?:19|20)?[0-9]{2})$"));
+
+fn is_season(value: &str) -> bool {
+    let years = SEASON.captures(value).and_then(|years| {
+        let year = |at| years.get(at)?.as_str().parse::<u32>().ok();
+        Some((year(1)? % 100, year(2)? % 100))
+    });
+    years.is_some_and(|(first, second)| second == (first + 1) % 100)
+}
+
+static PHONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^0[1-9][0-9]{1,4}[ /][0-9]"));
 static BANK: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^(?:[A-Z]{2}[0-9]{2}(?:\s?[0-9A-Z]{4}){3}|[A-Z]{2}[0-9]{2}\s|0[1-9][0-9]{1,4}[ /]|(?:HR[AB]|BIC|IBAN|DE|USt|VR|GnR|AG|FN|ISO|UTF|COVID|EU|BLZ)\b)",
+        r"^(?:[A-Z]{2}[0-9]{2}(?:\s?[0-9A-Z]{4}){3}|[A-Z]{2}[0-9]{2}\s|(?:HR[AB]|BIC|IBAN|DE|USt|VR|GnR|AG|FN|ISO|UTF|COVID|EU|BLZ)\b)",
     )
 });
 
@@ -158,7 +180,7 @@ pub(super) fn creditors(
             let cell = line.split("  ").next().unwrap_or_default();
             here.extend(number(cell, "").filter(|_| ALONE.is_match(cell)).map(|number| (0, number)));
         }
-        first_column = row && (COLUMN_OF_NUMBERS.is_match(line) || (first_column && !here.is_empty()));
+        first_column = COLUMN_OF_NUMBERS.is_match(line) || (first_column && !here.is_empty());
         let mut at = 0;
         while let Some(label) = LABEL.captures_at(line, at) {
             let (Some(value), Some(name)) = (label.name("value"), label.name("label")) else { break };
@@ -188,7 +210,9 @@ pub(super) fn creditors(
                 .iter()
                 .any(|(start, number)| *start <= code.start() && code.end() <= start + number.len());
             let glued = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '/' | '.' | '_'));
+            let is_own = own.is_some_and(|own| code.as_str().contains(own));
             if !known
+                && !is_own
                 && !glued
                 && !REGISTER.is_match(before)
                 && !COURT.is_match(before)
@@ -206,6 +230,7 @@ pub(super) fn creditors(
             && line != subject
             && alone.bytes().filter(u8::is_ascii_digit).count() >= 5
             && ALONE.is_match(alone)
+            && !PHONE.is_match(alone)
         {
             here.extend(number(alone, "").map(|number| (0, number)));
         }
@@ -223,7 +248,7 @@ pub(super) fn creditors(
 
 /// The heading of a table whose first column holds numbers.
 static COLUMN_OF_NUMBERS: LazyLock<Regex> =
-    LazyLock::new(|| pattern(&format!(r"(?i)^(?:{NOUNS})(?:\s{{2,}}[^0-9]+)?$")));
+    LazyLock::new(|| pattern(&format!(r"(?i)^(?:{NOUNS})\s{{2,}}\p{{L}}.*$")));
 
 /// A mail about one matter has a handful of numbers; more come from a list.
 const MOST_NUMBERS: usize = 20;
@@ -239,6 +264,12 @@ fn number(value: &str, after: &str) -> Option<String> {
     let value = if cut_off { value.rsplit_once([' ', '\u{a0}'])?.0 } else { value };
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let money = AFTER_MONEY.is_match(after) && !cut_off;
-    let fits = digits >= 3 && value.len() <= 40 && !money && !DATE.is_match(value) && !BANK.is_match(value);
+    let fits = digits >= 3
+        && value.len() <= 40
+        && !money
+        && !AMOUNT.is_match(value)
+        && !DATE.is_match(value)
+        && !is_season(value)
+        && !BANK.is_match(value);
     fits.then(|| value.trim_end_matches('.').replace('\u{a0}', " "))
 }

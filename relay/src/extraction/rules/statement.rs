@@ -40,7 +40,7 @@ static QUOTED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#""[^"]{50,}"|„[^“”]{50,}[“”]|»[^«]{50,}«|“[^”]{50,}”"#));
 static OTHER_PERSON: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:ehe(?:mann|frau|partner|gatt)\p{L}*|mutter|vaters?|bruders?|schwester|sohn(?:es)?|tochter|bürg(?:e|in|en)|namensvetter\p{L}*|namensgleich\p{L}*|gleichnamig\p{L}*|andere[nrms]?\s+(?:kunde|kundin|person|schuldner|mieter|versicherte)\p{L}*|eine[rnms]?\s+dritten)\b",
+        r"(?i)\b(?:meine?[rn]?\s+(?:frau|mann)|ehe(?:mann|frau|partner|gatt)\p{L}*|mutter|vaters?|bruders?|schwester|sohn(?:es)?|tochter|bürg(?:e|in|en)|namensvetter\p{L}*|namensgleich\p{L}*|gleichnamig\p{L}*|andere[nrms]?\s+(?:kunde|kundin|person|schuldner|mieter|versicherte)\p{L}*|eine[rnms]?\s+dritten)\b",
     )
 });
 
@@ -71,8 +71,16 @@ pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool
         corrects: false,
     };
     let (mut above, mut columns) = (String::new(), Columns::default());
+    let mut listing_offers = false;
     for (index, (unit, figures)) in units.iter().zip(&found).enumerate() {
         let orders = ORDERS.is_match(&unit.text);
+        let is_listed = flow::is_bullet(&unit.text);
+        // "Wir würden uns zufriedengeben mit" and what is listed below it.
+        listing_offers = (listing_offers && is_listed)
+            || (!is_listed && !unit.text.ends_with(['.', '!', '?']) && labels::is_offer(&unit.text));
+        if listing_offers && is_listed {
+            continue;
+        }
         statement.suspicious |= orders;
         statement.corrects |= !unit.row && CORRECTION.is_match(&unit.text);
         columns.read(unit, figures.len());
@@ -137,7 +145,9 @@ impl Passage<'_> {
             // A comma ends what was said of this figure.
             own_from = figure.end + behind.find([',', ';']).unwrap_or(0);
             let Some((mut kind, doubt)) = labels::meaning(figure, &context) else { continue };
-            if self.unit.row && figures.len() > 1 {
+            if let Some(is_latest) = columns.at_the_latest(figures.len(), place).filter(|_| self.unit.row) {
+                kind = if is_latest { row } else { Kind::Other };
+            } else if self.unit.row && figures.len() > 1 {
                 kind = columns.kind(kind, row, place + 1 == figures.len(), adds_up(&figures));
             }
             if is_sum_so_far(own, figures.get(..place).unwrap_or_default(), figure) {
@@ -224,6 +234,26 @@ fn adds_up(figures: &[&&Figure]) -> bool {
 #[derive(Default)]
 struct Columns {
     last_is_open: bool,
+    /// How many columns are headed by dates, and which of them by the latest.
+    dates: Option<(usize, usize)>,
+}
+
+static DATES: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b([0-9]{1,2})\.([0-9]{1,2})\.((?:20)?[0-9]{2})\b"));
+
+/// The columns of a heading that is made of dates; None if the latest is not the only one of its kind.
+fn dated_columns(heading: &str) -> Option<(usize, usize)> {
+    let dates: Vec<(u32, u32, u32)> = DATES
+        .captures_iter(heading)
+        .filter_map(|date| {
+            let part = |at: usize| date.get(at)?.as_str().parse::<u32>().ok();
+            Some((part(3)? % 100, part(2)?, part(1)?))
+        })
+        .collect();
+    let latest = dates.iter().max()?;
+    let is_only = dates.iter().filter(|date| *date == latest).count() == 1;
+    let at = dates.iter().position(|date| date == latest)?;
+    (dates.len() > 1 && is_only).then_some((dates.len(), at))
 }
 
 static HEADINGS: LazyLock<Regex> = LazyLock::new(|| {
@@ -236,7 +266,14 @@ impl Columns {
     fn read(&mut self, unit: &Unit, figures: usize) {
         if figures == 0 && unit.text.contains("  ") {
             self.last_is_open = HEADINGS.is_match(&unit.text);
+            self.dates =
+                dated_columns(&unit.text).or(self.dates.filter(|_| !unit.row || unit.text.contains("--")));
         }
+    }
+
+    /// Of a row below dates only the figure of the latest date says how things stand.
+    fn at_the_latest(&self, figures: usize, place: usize) -> Option<bool> {
+        self.dates.filter(|(count, _)| *count == figures).map(|(_, latest)| latest == place)
     }
 
     /// In a row of several figures only the last can be the claim, and only of a row of totals under such a heading.
