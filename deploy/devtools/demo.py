@@ -239,7 +239,8 @@ class Demo:
             held = json.loads(self.programs.relay("review", "list", "--json"))
         except ValueError as error:
             raise Problem(f"relay review list --json: not JSON: {error}") from error
-        return [item for item in held if isinstance(item, dict) and isinstance(item.get("email_id"), int)]
+        items = [item for item in held if isinstance(item, dict) and isinstance(item.get("email_id"), int)]
+        return [item for item in items if item.get("state") == "held"]
 
     # --- the outcome
 

@@ -10,11 +10,13 @@ use tokio_postgres::{
 };
 
 /// The mail by its primary key, its messages through the unique index on `idempotency_key`, one probe per possible key; their
-/// decisions by `decisions_email`, without amounts and persons. One statement, so one snapshot; no lock.
+/// decisions by `decisions_email`, without amounts, persons and what a person gave as a reason: only the program's own reasons are
+/// known to name nobody. One statement, so one snapshot; no lock.
 pub const STATUS: &str =
     "select e.source, e.received_at, e.processing_status, e.match_status, e.sync_status, e.sync_error,
         m.operation, m.outcome, m.retry_count, m.error_class, m.created_at, m.processed_at, m.dead_at, m.error_message,
-        (select coalesce(jsonb_agg(jsonb_build_object('decision', decision, 'reason', reason, 'at', at) order by id), '[]')
+        (select coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('decision', decision, 'at', at, 'reason',
+                case when decision in ('applied', 'already', 'superseded', 'held_for_review') then reason end)) order by id), '[]')
             from decisions where email_id = e.id and message_id = m.id)
     from incoming_emails e left join outbox_messages m on m.idempotency_key = any($2)
     where e.id = $1 order by m.id";

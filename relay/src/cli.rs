@@ -66,7 +66,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Review {
-    /// The mails that are held, the oldest first
+    /// The mails that are held, or parked since their client is missing; the oldest first
     List {
         /// At most this many
         #[arg(long, default_value_t = 100)]
@@ -206,6 +206,10 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
                 println!(
                     "note: something newer is stored for this entry ({amount} EUR of email {email}): the message will end as superseded"
                 );
+            } else if !accepted.entry_is_known {
+                println!(
+                    "note: which entry this means is not known yet; if something newer is stored for it, the message will end as superseded"
+                );
             }
         }
         Command::Review(Review::Reject { email_id, by, reason }) => {
@@ -245,11 +249,11 @@ async fn migrate(json: bool, url: &Secret) -> anyhow::Result<()> {
 }
 
 fn print_held(held: Vec<review::Held>) {
-    println!("{:>8}  {:>15}  {:>15}  reason", "email", "stored", "mail says");
+    println!("{:>8}  {:<6}  {:>15}  {:>15}  reason", "email", "state", "stored", "mail says");
     for mail in held {
         let text = |amount: Option<String>| amount.unwrap_or_else(|| "-".into());
         let (old, new) = (text(mail.old_amount), text(mail.new_amount));
-        println!("{:>8}  {old:>15}  {new:>15}  {}", mail.email_id, mail.reason);
+        println!("{:>8}  {:<6}  {old:>15}  {new:>15}  {}", mail.email_id, mail.state, mail.reason);
         for (client, entry) in review::pairs(&mail.candidates) {
             let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
             let field = |value: &Value, name: &str| value.get(name).map_or_else(|| "-".into(), text);

@@ -8,9 +8,15 @@ use crate::{extraction::model::ModelConfig, smtp::Mailer, write_guard::WriteGuar
 use clap::Args;
 pub use extractor::ExtractorSettings;
 pub use notification::NotificationSettings;
+use reqwest::Url;
 pub use resend::{ResendConfig, ResendSettings};
 use shared::process::{LogFormat, Secret, log_filter, secret};
-use std::{net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::Path,
+    time::Duration,
+};
 
 const ADMIN_LISTEN: &str = "127.0.0.1:9465";
 const HOLD_LOWER_AMOUNTS: &str = "true";
@@ -211,6 +217,13 @@ fn usable(name: &str, url: Secret) -> Result<Secret, String> {
         Ok(_) => Ok(url),
         Err(error) => Err(format!("{name}: {error}")),
     }
+}
+
+/// Whether nobody on the way reads what is sent there: it is encrypted, or does not leave this machine.
+fn is_confidential(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    url.scheme() == "https" || (url.scheme() == "http" && is_here)
 }
 
 /// What was given, or the default for an empty variable: systemd and Kubernetes pass those.

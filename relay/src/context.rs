@@ -10,9 +10,12 @@ use crate::{
     write_guard::WriteGuard,
 };
 use deadpool_postgres::{Client as Connection, Pool};
-use shared::postgres::pool_reason;
+use shared::postgres::{abandon, pool_reason};
 use std::sync::Arc;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::{
+    sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+    time::{Instant, timeout_at},
+};
 
 /// The servers and settings of one relay.
 #[derive(Debug, Clone)]
@@ -77,5 +80,25 @@ impl Context {
         let failure =
             |error| Failure::new(FailureClass::SinkDown, format!("Postgres: {}", pool_reason(&error)));
         self.pool.get().await.map_err(failure)
+    }
+
+    /// Asks Postgres something by a deadline. What is not answered then is ended, and its connection goes out of the pool: else the
+    /// next user would wait for the answer, or what nobody waits for any more would still take place.
+    ///
+    /// # Errors
+    /// Postgres is away, `late`, or the work's own.
+    pub async fn ask<T>(
+        &self,
+        deadline: Instant,
+        late: &'static str,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let late = || Failure::new(FailureClass::SinkDown, format!("Postgres: {late}"));
+        let mut connection = timeout_at(deadline, self.connection()).await.map_err(|_| late())??;
+        if let Ok(answer) = timeout_at(deadline, work(&mut connection)).await {
+            return answer;
+        }
+        abandon(connection).await;
+        Err(late())
     }
 }

@@ -120,7 +120,7 @@ pub struct Decided {
     pub old_amount: Option<String>,
     /// The amount of the mail.
     pub new_amount: Option<String>,
-    /// What it could have meant.
+    /// What it could have meant; what a person has named, where one has.
     pub candidates: Value,
 }
 
@@ -247,6 +247,9 @@ impl fmt::Display for Explanation {
                     decision.old_amount.as_deref().unwrap_or("nothing")
                 );
             }
+            if decision.decision == "accepted" {
+                words.push_str(&decision.choice());
+            }
             events.push((decision.at, words));
         }
         events.sort_by_key(|(at, _)| *at);
@@ -264,6 +267,17 @@ impl fmt::Display for Explanation {
             writeln!(formatter, "{at:<24}  {words}")?;
         }
         Ok(())
+    }
+}
+
+impl Decided {
+    /// Client and creditor entry that a person has named.
+    fn choice(&self) -> String {
+        let text = |pointer: &str| self.candidates.pointer(pointer).and_then(Value::as_str);
+        let client = text("/0/client_id").or_else(|| text("/0/aktenzeichen"));
+        let creditor = text("/0/entries/0/entry_key");
+        let named = [("client", client), ("creditor", creditor)];
+        named.iter().filter_map(|(what, name)| Some(format!("; {what} {}", (*name)?))).collect()
     }
 }
 

@@ -398,11 +398,14 @@ pub struct UnsettledMail {
     pub old_amount: Option<Amount>,
     /// The payload of the debt update that waits.
     pub update: Option<serde_json::Value>,
+    /// Whether that has come to a good end meanwhile.
+    pub update_is_done: bool,
 }
 
 /// By primary keys, and `decisions_email`.
 const READ_UNSETTLED: &str = "
-select r.message_id, m.ticket_id, m.from_email, m.match_status, d.decision, d.reason, d.candidates, d.old_amount::text, o.payload
+select r.message_id, m.ticket_id, m.from_email, m.match_status, d.decision, d.reason, d.candidates, d.old_amount::text, o.payload,
+    o.processed_at is not null
 from unnest($1::bigint[], $2::bigint[]) as r(email_id, message_id)
 join incoming_emails m on m.id = r.email_id
 left join outbox_messages o on o.id = r.message_id
@@ -428,6 +431,7 @@ pub async fn unsettled(
         candidates: row.get(6),
         old_amount: row.get::<_, Option<String>>(7).and_then(|amount| amount.parse().ok()),
         update: row.get(8),
+        update_is_done: row.get(9),
     };
     Ok(rows.iter().map(|row| (row.get(0), read(row))).collect())
 }

@@ -3,6 +3,7 @@
 //! Every value from a mail goes through [`line`] before it stands anywhere, and through `escaped` before it stands in HTML: no line
 //! break, no invisible character, nothing long. Owns the German of the reasons that `decisions` holds in English.
 
+use crate::matching;
 use rust_decimal::Decimal;
 use shared::{
     message::{DebtUpdateNotification, EmailId, ReviewCause},
@@ -182,12 +183,10 @@ fn review_rows(waiting: &Waiting, cause: ReviewCause) -> Vec<(&'static str, Stri
     if waiting.choices.len() > CHOICES {
         rows.push(row("Möglich", &format!("und {} weitere", waiting.choices.len() - CHOICES)));
     }
-    match cause {
-        ReviewCause::NeedsReview => {
-            rows.push(row("Übernehmen", &format!("relay review accept {id} [--client --creditor --amount]")));
-            rows.push(row("Verwerfen", &format!("relay review reject {id}")));
-        }
-        ReviewCause::NoMatch => rows.push(row("Verlauf", &format!("relay explain {id}"))),
+    rows.push(row("Übernehmen", &format!("relay review accept {id} [--client --creditor --amount]")));
+    rows.push(row("Verwerfen", &format!("relay review reject {id}")));
+    if cause == ReviewCause::NoMatch {
+        rows.push(row("Verlauf", &format!("relay explain {id}")));
     }
     rows
 }
@@ -279,7 +278,7 @@ fn percent(confidence: f64) -> String {
 }
 
 /// The reasons of `operations/creditor_debt_update`, `matching` and `write_guard`; a text that is not here passes as it is.
-const REASONS: [(&str, &str); 16] = [
+const REASONS: [(&str, &str); 17] = [
     (
         "the mail names neither a case number nor a client",
         "Die Mail nennt weder ein Aktenzeichen noch einen Mandanten",
@@ -292,10 +291,8 @@ const REASONS: [(&str, &str); 16] = [
         "another amount of the same stamp is stored",
         "Zur selben Mail ist schon ein anderer Betrag gespeichert",
     ),
-    (
-        "no client of this number or name is in MongoDB",
-        "Es gibt keinen Mandanten dieses Aktenzeichens oder Namens",
-    ),
+    ("the client that a person decided on is not in MongoDB", "Den Mandanten der Entscheidung gibt es nicht"),
+    (matching::CLIENT_MISSING, "Es gibt keinen Mandanten dieses Aktenzeichens oder Namens"),
     ("the client has no list of creditors", "Der Mandant hat keine Gläubigerliste"),
     (
         "the client has no creditor entry of the key that was named",

@@ -6,7 +6,7 @@
 use deadpool_postgres::{Client as Connection, Pool};
 use shared::{
     message::MessageId,
-    postgres::{pool_reason, reason},
+    postgres::{AdvisoryLock, pool_reason, reason},
 };
 use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
@@ -47,8 +47,8 @@ with gate as materialized (
 )
 select count(*) from gone";
 
-/// Only has to differ from other locks in the same database.
-const GATE: i64 = 7_355_608_130;
+/// Keeps two relays from doing the same work.
+const GATE: i64 = AdvisoryLock::Maintenance.number();
 
 /// What a pass has removed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,9 @@ pub enum Match<'a> {
     Unclear(&'static str),
 }
 
+/// [`Match::ClientMissing`] in words.
+pub const CLIENT_MISSING: &str = "no client of this number or name is in MongoDB";
+
 /// How much the match rests on, 0 to 1; shown to people, decides nothing.
 pub type Confidence = f64;
 

@@ -3,14 +3,16 @@
 //! A claim is a value; its row changes only through the finish, which names the claim count it was given. A row that has moved on
 //! (the lease ended, somebody else claimed it) is not touched, and nothing else of that message is written either.
 
+mod discard;
 mod finish;
 mod low_water_mark;
 
 use crate::{
     ledger::{Decision, EmailChange, LedgerRow},
-    outcome::{Failure, FailureClass, Outcome, Past, Transition, decide, retry_base},
+    outcome::{Failure, FailureClass, Outcome, Past, Transition, decide, patience},
 };
 use deadpool_postgres::Client as Connection;
+pub use discard::discard;
 pub use finish::{Receipt, finish, release};
 use low_water_mark::Found;
 pub use low_water_mark::LowWaterMark;
@@ -169,6 +171,12 @@ impl Claim {
         self.finish(Transition::GivenBack(None), 0)
     }
 
+    /// Whether a worker may have carried it out already and ended before it could say so.
+    #[must_use]
+    pub fn may_be_repeat(&self) -> bool {
+        self.unfinished_before > 0
+    }
+
     /// Whether it has waited for its time: it was tried before, or put off.
     #[must_use]
     pub fn has_waited(&self) -> bool {
@@ -288,7 +296,7 @@ fn read_claim(row: &tokio_postgres::Row, operation: Operation) -> Option<Claim> 
             retry_count: row.get(4),
             max_retries: row.get(5),
             missing_for,
-            retry_base: retry_base(operation),
+            patience: patience(operation),
         },
         unfinished_before: row.get::<_, i32>(7) - 1,
         is_hot: row.get(8),

@@ -121,7 +121,8 @@ impl Failure {
 pub enum Transition {
     /// Ended well.
     Done(Outcome),
-    /// Waits for its next attempt; the attempt is counted. The delay is an upper bound: the database draws between 0 and it.
+    /// Waits for its next attempt; the attempt is counted. The delay is an upper bound: the database draws between half of it
+    /// and all.
     Retry(Duration, Failure),
     /// Waits for its client to appear; nothing is counted.
     Parked(Duration, Failure),
@@ -142,19 +143,40 @@ pub struct Past {
     pub max_retries: i32,
     /// Since the first look that did not find the client; None before it.
     pub missing_for: Option<Duration>,
-    /// Upper bound of the first retry's delay; it doubles with every further one.
-    pub retry_base: Duration,
+    /// How long its retries wait.
+    pub patience: Patience,
 }
 
-/// [`Past::retry_base`] of an operation. A mail server that asks for patience, or a provider that limits its callers, means minutes.
+/// How long the retries of an operation wait. Each is an upper bound, of which at least half is waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The first retry's delay.
+    pub first: Duration,
+    /// How much longer each further one is.
+    pub growth: u32,
+    /// The longest.
+    pub cap: Duration,
+}
+
+/// [`Past::patience`] of an operation. A provider that limits its callers means minutes. A mail server that has not met the sender
+/// before means half an hour, and a mailbox that is full some hours: the four retries of a letter wait
+/// some 5 hours in all at least.
 #[must_use]
-pub const fn retry_base(operation: Operation) -> Duration {
-    match operation {
-        Operation::CreditorDebtUpdate => Duration::from_secs(1),
-        Operation::EmailExtraction => Duration::from_secs(5),
-        Operation::EmailFetch | Operation::DebtUpdateNotification | Operation::ReviewNotification => {
-            Duration::from_secs(60)
-        }
+pub const fn patience(operation: Operation) -> Patience {
+    let (first, growth, cap) = match operation {
+        Operation::CreditorDebtUpdate => (1, 2, 15 * 60),
+        Operation::EmailExtraction => (5, 2, 15 * 60),
+        Operation::EmailFetch => (60, 2, 15 * 60),
+        Operation::DebtUpdateNotification | Operation::ReviewNotification => (10 * 60, 4, 6 * 3600),
+    };
+    Patience { first: Duration::from_secs(first), growth, cap: Duration::from_secs(cap) }
+}
+
+impl Patience {
+    /// The delay after so many counted failures before this one.
+    fn after(self, failures: i32) -> Duration {
+        let failures = u32::try_from(failures).unwrap_or(0);
+        self.first.saturating_mul(self.growth.saturating_pow(failures)).min(self.cap)
     }
 }
 
@@ -166,8 +188,6 @@ impl Past {
     }
 }
 
-/// Upper bound of every retry's delay.
-const RETRY_CAP: Duration = Duration::from_secs(15 * 60);
 /// A parked message looks again after this at first, then after as long as it has been missing.
 const PARK_FIRST: Duration = Duration::from_secs(60);
 /// The longest pause between two looks.
@@ -192,8 +212,7 @@ pub fn decide(failure: Failure, past: Past) -> Transition {
             if past.is_last_attempt() {
                 return Transition::Dead(failure);
             }
-            let doublings = u32::try_from(past.retry_count).unwrap_or(0).min(20);
-            Transition::Retry((past.retry_base * (1 << doublings)).min(RETRY_CAP), failure)
+            Transition::Retry(past.patience.after(past.retry_count), failure)
         }
         FailureClass::Permanent | FailureClass::FinishRefused | FailureClass::CrashedWorker => {
             Transition::Dead(failure)
@@ -217,7 +236,7 @@ mod tests {
         retry_count: 0,
         max_retries: 5,
         missing_for: None,
-        retry_base: retry_base(Operation::CreditorDebtUpdate),
+        patience: patience(Operation::CreditorDebtUpdate),
     };
 
     fn after(class: FailureClass, past: Past) -> Transition {
@@ -245,6 +264,14 @@ mod tests {
             Transition::Dead(_)
         ));
         assert!(matches!(after(FailureClass::Permanent, FRESH), Transition::Dead(_)));
+    }
+
+    #[test]
+    fn a_letter_outlasts_a_mailbox_that_is_full_for_some_hours() {
+        for operation in [Operation::DebtUpdateNotification, Operation::ReviewNotification] {
+            let minutes = [0, 1, 2, 3].map(|failures| patience(operation).after(failures).as_secs() / 60);
+            assert_eq!(minutes, [10, 40, 160, 360]);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use shared::{
     message::Operation,
     postgres, process,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
@@ -77,24 +77,41 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     Ok(total)
 }
 
-/// Works until nothing is due, follow-up steps included.
+/// Works until nothing is due, follow-up steps included. A lane whose sink is in trouble is left out from then on, the others go on:
+/// an outage is told, not waited for.
 ///
 /// # Errors
-/// The first [`Trouble`], with what had been done until then: an outage is told at once, not waited for.
+/// The first [`Trouble`], with what has been done.
 pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
-    let new = |operation| Lane::new(operation, context.clone(), worker_name(), Readiness::default());
-    let mut lanes: Vec<Lane> = configured(context).map(new).collect();
-    let total = |lanes: &[Lane]| lanes.iter().fold(Summary::default(), |sum, lane| sum + lane.summary);
+    let new =
+        |operation| (operation, Lane::new(operation, context.clone(), worker_name(), Readiness::default()));
+    let mut lanes: Vec<(Operation, Lane)> = configured(context).map(new).collect();
+    let total = |lanes: &[(Operation, Lane)]| {
+        lanes.iter().fold(Summary::default(), |sum, (_, lane)| sum + lane.summary)
+    };
+    let mut left_out = HashSet::new();
+    let mut first_trouble = Ok(());
     loop {
         let mut claimed = 0;
-        for lane in &mut lanes {
+        for (operation, lane) in &mut lanes {
+            if left_out.contains(operation) {
+                continue;
+            }
             match lane.drain(shutdown).await {
                 Ok(count) => claimed += count,
-                Err(trouble) => return (total(&lanes), Err(trouble)),
+                // Every lane needs it.
+                Err(Trouble::Postgres(text)) => {
+                    return (total(&lanes), first_trouble.and(Err(Trouble::Postgres(text))));
+                }
+                Err(trouble) => {
+                    tracing::warn!(operation = operation.name(), "the others go on without it: {trouble}");
+                    left_out.insert(*operation);
+                    first_trouble = first_trouble.and(Err(trouble));
+                }
             }
         }
         if claimed == 0 || shutdown.is_cancelled() {
-            return (total(&lanes), Ok(()));
+            return (total(&lanes), first_trouble);
         }
     }
 }

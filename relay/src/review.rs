@@ -1,26 +1,44 @@
-//! What a person decides: the mails that are held for review.
+//! What a person decides: the mails that are held for review, and those that are parked since their client is missing.
 //!
 //! Reads, and enqueues ordinary messages; never changes a message or a document itself.
 
-use deadpool_postgres::Client as Connection;
+use crate::{matching::CLIENT_MISSING, outbox};
+use deadpool_postgres::{Client as Connection, Transaction};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::{
     message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Origin},
     money::Amount,
     outbox::{INSERT, ONCE},
 };
 use std::sync::LazyLock;
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::{
+    Row,
+    types::{Json, ToSql},
+};
 
-/// The mails that wait for a person, the oldest first, each with its latest decision. Walks all mails: for people, not for loops.
-const LIST: &str = "
-select m.id, d.message_id, d.old_amount::text, d.new_amount::text, d.reason, d.candidates, d.at::text
+/// A debt update whose client is missing, by the last look or because MongoDB was away at it; one that may have been written, or was
+/// tried, is none. By `outbox_messages_deferred`.
+const PARKED: &str = "
+o.deferred and o.operation = 'creditor_debt_update' and o.processed_at is null and o.dead_at is null
+    and o.first_missing_at is not null and o.error_class in ('target_missing', 'sink_down', 'sink_misconfigured')";
+
+/// The mails that wait for a person or for their client, the oldest first, with the latest decision. Walks all mails: for people, not
+/// for loops.
+static LIST: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+select m.id as email_id, 'held' as state, d.message_id, d.old_amount::text, d.new_amount::text, d.reason, d.candidates, d.at::text
 from incoming_emails m cross join lateral (
     select * from decisions where email_id = m.id order by id desc limit 1
 ) d
 where m.match_status = 'needs_review' and d.decision = 'held_for_review'
-order by m.id limit $1";
+union all
+select o.aggregate_id::bigint, 'parked', o.id, null, o.payload ->> 'new_debt_amount', $2, '[]', o.first_missing_at::text
+from outbox_messages o where {PARKED} and o.aggregate_id ~ '^[0-9]{{1,18}}$'
+order by email_id limit $1"
+    )
+});
 
 /// Holds the mail's row, so that of two people one decides. By primary key.
 const LOCK: &str = "select id from incoming_emails where id = $1 for update";
@@ -31,7 +49,16 @@ select o.id, o.payload, d.candidates, d.new_amount::text from decisions d join o
 where d.email_id = $1 and d.decision = 'held_for_review' and o.outcome = 'held_for_review'
     and d.id = (select max(id) from decisions where email_id = $1)";
 
-/// The decision and the message that carries it out; nothing if the same revision is enqueued already.
+/// The debt update of a mail, if it is parked.
+static PARKED_UPDATE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+select o.id, o.payload, '[]'::jsonb, o.payload ->> 'new_debt_amount' from outbox_messages o
+where {PARKED} and o.aggregate_id = $1::bigint::text order by o.id desc limit 1"
+    )
+});
+
+/// The decision and the message that carries it out, and a mail that waits for it; nothing if the same revision is enqueued already.
 static ACCEPT: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -40,9 +67,12 @@ with message as (
     values ($2, $1::bigint::text, $3, $4, $5, null)
     {ONCE}
     returning id
+), shown as (
+    update incoming_emails set sync_status = 'pending', sync_error = null, updated_at = now()
+    where id = $1 and exists (select from message)
 )
-insert into decisions (email_id, message_id, new_amount, decision, reason, actor)
-select $1, message.id, $6::text::numeric, 'accepted', 'a person accepts the amount', $7 from message
+insert into decisions (email_id, message_id, new_amount, decision, reason, actor, candidates)
+select $1, message.id, $6::text::numeric, 'accepted', 'a person accepts the amount', $7, $8 from message
 returning message_id"
     )
 });
@@ -50,7 +80,9 @@ returning message_id"
 /// The decision that nothing is to be written, and a mail that waits no more.
 const REJECT: &str = "
 with settled as (
-    update incoming_emails set match_status = null, updated_at = now() where id = $1
+    update incoming_emails set match_status = null, sync_status = 'not_applicable', sync_error = null,
+        processing_status = 'completed', processed_at = coalesce(processed_at, now()), updated_at = now()
+    where id = $1
 )
 insert into decisions (email_id, message_id, new_amount, decision, reason, actor)
 values ($1, $2, $3::text::numeric, 'rejected', $4, $5)";
@@ -59,12 +91,14 @@ values ($1, $2, $3::text::numeric, 'rejected', $4, $5)";
 const NEWER: &str = "
 select email_id, amount::text from creditor_debts where client_id = $1 and entry_key = $2 and stamp > $3";
 
-/// One mail that waits for a person.
+/// One mail that a person may decide on.
 #[derive(Debug, Serialize)]
 pub struct Held {
     /// The mail.
     pub email_id: EmailId,
-    /// The message that ended as held for review.
+    /// `held`: for a person alone; `parked`: its client is missing, and looked for again.
+    pub state: String,
+    /// The message that ended as held for review, or is parked.
     pub message_id: MessageId,
     /// What MongoDB had.
     pub old_amount: Option<String>,
@@ -84,6 +118,9 @@ pub enum ReviewError {
     /// Nothing of this mail waits for a decision.
     #[error("email {0} is not held for review: see `relay review list`")]
     NotHeld(EmailId),
+    /// A relay looks for its client at this moment.
+    #[error("email {0} is being worked on: try again in a moment")]
+    Busy(EmailId),
     /// The mail has no amount and none was given.
     #[error("email {0} states no amount: give the right one with --amount")]
     NoAmount(EmailId),
@@ -98,20 +135,21 @@ pub enum ReviewError {
     Payload(#[from] serde_json::Error),
 }
 
-/// The mails that wait for a person.
+/// The mails that a person may decide on.
 ///
 /// # Errors
 /// [`ReviewError::Postgres`].
 pub async fn held(connection: &Connection, limit: i64) -> Result<Vec<Held>, ReviewError> {
-    let rows = connection.query(LIST, &[&limit]).await?;
-    let read = |row: &tokio_postgres::Row| Held {
+    let rows = connection.query(LIST.as_str(), &[&limit, &CLIENT_MISSING]).await?;
+    let read = |row: &Row| Held {
         email_id: row.get(0),
-        message_id: row.get(1),
-        old_amount: row.get(2),
-        new_amount: row.get(3),
-        reason: row.get(4),
-        candidates: row.get(5),
-        at: row.get(6),
+        state: row.get(1),
+        message_id: row.get(2),
+        old_amount: row.get(3),
+        new_amount: row.get(4),
+        reason: row.get(5),
+        candidates: row.get(6),
+        at: row.get(7),
     };
     Ok(rows.iter().map(read).collect())
 }
@@ -138,10 +176,14 @@ pub struct Accepted {
     pub newer_email_id: Option<EmailId>,
     /// That amount.
     pub newer_amount: Option<String>,
+    /// Whether the entry is known, so that something newer would have been found. It is not where a person names a client or an
+    /// entry that is not among the candidates, nor where several are left.
+    pub entry_is_known: bool,
 }
 
 /// A person takes the held amount, or another, for right: enqueues an ordinary debt update of the same mail, next revision, which
-/// the write guard lets pass. If something newer is stored by then, the message ends as superseded.
+/// the write guard lets pass. If something newer is stored by then, the message ends as superseded. A parked one ends: the new
+/// message takes its place.
 ///
 /// # Errors
 /// [`ReviewError`]; nothing was changed.
@@ -152,8 +194,7 @@ pub async fn accept(
     by: &str,
 ) -> Result<Accepted, ReviewError> {
     let transaction = connection.transaction().await?;
-    transaction.query_opt(LOCK, &[&email_id]).await?;
-    let row = transaction.query_opt(HELD, &[&email_id]).await?.ok_or(ReviewError::NotHeld(email_id))?;
+    let row = take_up(&transaction, email_id).await?;
     let mut update: CreditorDebtUpdate = serde_json::from_value(row.get(1))?;
     let candidates: Value = row.get(2);
     update.new_debt_amount = choice.amount.or(update.new_debt_amount);
@@ -161,13 +202,22 @@ pub async fn accept(
     update.stamp = update.stamp.next_revision().ok_or(ReviewError::Decided(email_id))?;
     update.origin = Origin::Decision;
     update.decided_by = Some(by.to_owned());
+    let mut chosen = json!({});
     if let Some(client) = choice.client {
         name_client(&mut update, client, &candidates);
+        chosen = match &update.client_id {
+            Some(id) => json!({ "client_id": id }),
+            None => json!({ "aktenzeichen": update.client_aktenzeichen }),
+        };
+    }
+    if let (Some(creditor), Some(chosen)) = (&choice.creditor, chosen.as_object_mut()) {
+        chosen.insert("entries".into(), json!([{ "entry_key": creditor }]));
     }
     update.entry_key = choice.creditor.or(update.entry_key);
     let operation = Operation::CreditorDebtUpdate;
     let key = operation.key(email_id, update.stamp.revision());
-    let parameters: [&(dyn ToSql + Sync); 7] = [
+    let chosen = json!(Some(chosen).into_iter().filter(|chosen| *chosen != json!({})).collect::<Vec<_>>());
+    let parameters: [&(dyn ToSql + Sync); 8] = [
         &email_id,
         &operation.aggregate_type(),
         &operation.name(),
@@ -175,10 +225,12 @@ pub async fn accept(
         &key,
         &amount.to_string(),
         &by,
+        &chosen,
     ];
     let row = transaction.query_opt(ACCEPT.as_str(), &parameters).await?;
     let message_id = row.map(|row| row.get(0)).ok_or(ReviewError::Decided(email_id))?;
-    let newer = match target(&update, &candidates) {
+    let target = target(&update, &candidates);
+    let newer = match target {
         Some((client, entry)) => {
             transaction.query_opt(NEWER, &[&client, &entry, &update.stamp.number()]).await?
         }
@@ -186,10 +238,10 @@ pub async fn accept(
     };
     transaction.commit().await?;
     let (newer_email_id, newer_amount) = newer.map(|row| (row.get(0), row.get(1))).unzip();
-    Ok(Accepted { email_id, message_id, newer_email_id, newer_amount })
+    Ok(Accepted { email_id, message_id, newer_email_id, newer_amount, entry_is_known: target.is_some() })
 }
 
-/// A person decides that nothing is written. Returns the held message's id.
+/// A person decides that nothing is written. Returns the id of the message that was held or parked.
 ///
 /// # Errors
 /// [`ReviewError`]; nothing was changed.
@@ -200,12 +252,23 @@ pub async fn reject(
     by: &str,
 ) -> Result<MessageId, ReviewError> {
     let transaction = connection.transaction().await?;
-    transaction.query_opt(LOCK, &[&email_id]).await?;
-    let row = transaction.query_opt(HELD, &[&email_id]).await?.ok_or(ReviewError::NotHeld(email_id))?;
+    let row = take_up(&transaction, email_id).await?;
     let (message_id, amount): (MessageId, Option<String>) = (row.get(0), row.get(3));
     transaction.execute(REJECT, &[&email_id, &message_id, &amount, &reason, &by]).await?;
     transaction.commit().await?;
     Ok(message_id)
+}
+
+/// The debt update that a person decides on, as [`HELD`] has it. A parked one ends here, so that its client is looked for no more.
+async fn take_up(transaction: &Transaction<'_>, email_id: EmailId) -> Result<Row, ReviewError> {
+    transaction.query_opt(LOCK, &[&email_id]).await?;
+    if let Some(held) = transaction.query_opt(HELD, &[&email_id]).await? {
+        return Ok(held);
+    }
+    let parked = transaction.query_opt(PARKED_UPDATE.as_str(), &[&email_id]).await?;
+    let parked = parked.ok_or(ReviewError::NotHeld(email_id))?;
+    let is_discarded = outbox::discard(transaction, parked.get(0)).await?;
+    if is_discarded { Ok(parked) } else { Err(ReviewError::Busy(email_id)) }
 }
 
 /// An `_id` is told from a case number by the candidates, or by its form.
@@ -216,7 +279,7 @@ fn name_client(update: &mut CreditorDebtUpdate, client: String, candidates: &Val
         update.client_id = Some(client);
     } else {
         // The number that a person names counts alone.
-        (update.client_aktenzeichen, update.client_name) = (Some(client), None);
+        (update.client_id, update.client_aktenzeichen, update.client_name) = (None, Some(client), None);
         update.reference_numbers.clear();
     }
 }

@@ -4,11 +4,11 @@
 
 use crate::outcome::{Failure, FailureClass};
 use deadpool_postgres::Client as Connection;
-use shared::postgres::reason;
+use shared::postgres::{AdvisoryLock, reason};
 use std::time::Duration;
 
 /// Single letters in an hour.
-const SINGLES: i64 = 10;
+pub const SINGLES: usize = 10;
 /// The hour.
 const WINDOW: Duration = Duration::from_secs(3600);
 /// What is too much for single letters waits for others of its kind: a digest of one would hold up those that come right after it.
@@ -16,8 +16,8 @@ const GATHER: Duration = Duration::from_secs(5 * 60);
 /// A digest lists at most so many, some 200 KiB.
 pub const DIGEST: usize = 200;
 
-/// Serialises the takers of places; ends with the transaction. The number is that of no other lock of this database.
-const LOCK: &str = "select pg_advisory_xact_lock(7355608140)";
+/// Serialises the takers of places; ends with the transaction. $1 = the lock's number.
+const LOCK: &str = "select pg_advisory_xact_lock($1)";
 
 /// Seconds since the letters of the last hour, at most a few. By `review_mails_sent`.
 const STATE: &str = "
@@ -66,7 +66,7 @@ pub struct LastHour {
 /// Decides about `waiting` messages, of which some `have_waited` already. Pure.
 #[must_use]
 pub fn decide(waiting: usize, have_waited: bool, last_hour: LastHour) -> Plan {
-    let room = usize::try_from(SINGLES - last_hour.singles).unwrap_or(0);
+    let room = SINGLES.saturating_sub(usize::try_from(last_hour.singles).unwrap_or(0));
     let rest = match last_hour.digest {
         Some(ago) if ago < WINDOW => Rest::Wait(WINDOW - ago),
         Some(_) | None if have_waited => Rest::Digest,
@@ -100,7 +100,7 @@ async fn try_take(
     have_waited: bool,
 ) -> Result<Places, tokio_postgres::Error> {
     let transaction = connection.transaction().await?;
-    transaction.batch_execute(LOCK).await?;
+    transaction.execute(LOCK, &[&AdvisoryLock::LetterPlaces.number()]).await?;
     transaction.batch_execute(PRUNE).await?;
     let row = transaction.query_one(STATE, &[&WINDOW.as_secs_f64()]).await?;
     let digest = row.get::<_, Option<f64>>(1).map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));

@@ -5,9 +5,9 @@
 //! who does not get a turn soon goes on without it, and what keeps the amounts right is the fence.
 
 use deadpool_postgres::{Client as Connection, Pool};
-use shared::postgres::abandon;
+use shared::postgres::{AdvisoryLock, abandon};
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::time::timeout;
@@ -18,10 +18,13 @@ const WHILE: Duration = Duration::from_secs(5);
 pub const LARGE: usize = 100;
 /// A transaction-level lock: PgBouncer knows no other. Who has it holds neither a snapshot nor a transaction id, who waits for it
 /// a snapshot for a second at most. A turn of a process that is stopped in its middle ends by itself, soon after any apply would.
-/// The number only has to differ from other locks in the same database.
-const TAKE: &str =
-    "begin; set local lock_timeout = '1s'; set local idle_in_transaction_session_timeout = '10s';
-select pg_advisory_xact_lock(7355608140)";
+static TAKE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "begin; set local lock_timeout = '1s'; set local idle_in_transaction_session_timeout = '10s';
+select pg_advisory_xact_lock({})",
+        AdvisoryLock::Turn.number()
+    )
+});
 /// For the taking, when Postgres does not even answer that it is too late.
 const TAKE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// For the end of a turn.
@@ -55,7 +58,7 @@ impl Turns {
 
     async fn take(&self, pool: &Pool) -> Option<Connection> {
         let connection = pool.get().await.ok()?;
-        match timeout(TAKE_TIMEOUT, connection.batch_execute(TAKE)).await {
+        match timeout(TAKE_TIMEOUT, connection.batch_execute(&TAKE)).await {
             Ok(Ok(())) => return Some(connection),
             Ok(Err(_)) => end(connection).await,
             Err(_) => abandon(connection).await,

@@ -100,6 +100,29 @@ pub async fn open(
     }
 }
 
+/// The advisory locks of both programs, all of them transaction-level. Their numbers only have to differ from each other, which the
+/// compiler sees to, and from other applications' locks in the same database.
+#[derive(Debug, Clone, Copy)]
+#[repr(i64)]
+pub enum AdvisoryLock {
+    /// One process migrates.
+    Migration = 7_355_608_120,
+    /// One relay removes what nobody needs any more.
+    Maintenance = 7_355_608_130,
+    /// One worker at a time applies a large batch.
+    Turn = 7_355_608_140,
+    /// One relay at a time takes places for letters.
+    LetterPlaces = 7_355_608_150,
+}
+
+impl AdvisoryLock {
+    /// What Postgres knows it by.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self as i64
+    }
+}
+
 /// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in. A statement that waits for a lock
 /// would not notice that we have gone, and hold its server process until it gets it.
 pub async fn abandon(connection: Object) {
@@ -131,8 +154,8 @@ pub async fn connect(url: &str, application_name: &str) -> Result<Client, Postgr
 pub async fn migrate(url: &str) -> Result<Vec<String>, PostgresError> {
     let mut gate = connect(url, "migrate-gate").await?;
     let lock = gate.transaction().await.map_err(PostgresError::Connect)?;
-    // The number only has to differ from other applications' locks in the same database.
-    lock.batch_execute("select pg_advisory_xact_lock(7355608120)").await.map_err(PostgresError::Connect)?;
+    let take = format!("select pg_advisory_xact_lock({})", AdvisoryLock::Migration.number());
+    lock.batch_execute(&take).await.map_err(PostgresError::Connect)?;
     let mut client = connect(url, "migrate").await?;
     let report = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())

@@ -74,7 +74,18 @@ async fn attempts_and_outcome_are_those_of_the_latest_debt_update() {
         (&decision["decision"], &decision["reason"]),
         (&json!("held_for_review"), &json!("the mail states no amount"))
     );
-    for canary in ["4812", "Kundig"] {
+    let of_a_person = "insert into decisions (email_id, message_id, decision, reason, actor)
+        select email_id, message_id, 'accepted', 'Herr Adler hat angerufen', 'relay' from decisions union all
+        select email_id, message_id, 'rejected', 'Frau Adler hat angerufen', 'relay' from decisions";
+    client.batch_execute(of_a_person).await.unwrap();
+    let answer = service.get(&format!("/v1/emails/{other}")).await;
+    let decisions = answer.json()["steps"][1]["decisions"].clone();
+    assert_eq!(
+        (&decisions[1]["decision"], &decisions[2]["decision"]),
+        (&json!("accepted"), &json!("rejected"))
+    );
+    assert_eq!((decisions[1].get("reason"), decisions[2].get("reason")), (None, None));
+    for canary in ["4812", "Kundig", "Adler"] {
         assert!(!String::from_utf8_lossy(&answer.body).contains(canary), "{canary}");
     }
     client.batch_execute("delete from outbox_messages").await.unwrap();

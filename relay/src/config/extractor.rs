@@ -1,6 +1,6 @@
 //! What reads the mails, and how much of a model may be used.
 
-use super::{given, keep, number, path};
+use super::{given, is_confidential, keep, number, path};
 use crate::extraction::model::{ModelConfig, Provider};
 use clap::Args;
 use reqwest::Url;
@@ -19,7 +19,7 @@ pub struct ExtractorSettings {
     /// What reads the mails: rules (needs no network), openai (any server that speaks /v1/chat/completions) or anthropic
     #[arg(long, env = "EXTRACTOR", default_value = EXTRACTOR, global = true)]
     extractor: String,
-    /// Base URL of the model's server, with or without /v1 [default: the provider's own]
+    /// Base URL of the model's server, with or without /v1; https, or http on this machine or without a key [default: the provider's own]
     #[arg(long, env = "EXTRACTOR_URL", global = true)]
     extractor_url: Option<String>,
     /// The model's name as its server knows it; needed by openai and anthropic
@@ -74,6 +74,14 @@ impl ExtractorSettings {
         let url = keep(&mut problems, self.url(provider));
         let model = keep(&mut problems, self.model());
         let key = keep(&mut problems, self.key(provider));
+        if let (Some(url), Some(Some(_))) = (&url, &key)
+            && !is_confidential(url)
+        {
+            problems.push(
+                "EXTRACTOR_URL must be https where a key goes with each mail (http only on this machine)"
+                    .into(),
+            );
+        }
         let config = || {
             Some(ModelConfig {
                 provider,

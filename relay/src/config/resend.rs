@@ -1,10 +1,10 @@
 //! Settings of Resend, the provider that keeps the mails whose events carry only an id.
 
-use super::{given, keep, number, path};
+use super::{given, is_confidential, keep, number, path};
 use clap::Args;
 use reqwest::{Url, header::HeaderValue};
 use shared::process::{Secret, secret};
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 const URL: &str = "https://api.resend.com";
 /// Four of these, a batch of fetches, have to fit into the time for it.
@@ -73,12 +73,9 @@ fn usable_url(text: &str) -> Result<Url, String> {
             .to_owned())
     };
     let Ok(url) = Url::parse(text) else { return wrong() };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     let is_plain = url.username().is_empty() && url.password().is_none();
     let is_whole = url.query().is_none() && url.fragment().is_none();
-    let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_here);
-    if is_plain && is_whole && is_safe { Ok(url) } else { wrong() }
+    if is_plain && is_whole && is_confidential(&url) { Ok(url) } else { wrong() }
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use crate::{
     ledger,
     outcome::{Failure, FailureClass},
 };
+use deadpool_postgres::Client as Connection;
 use std::{
     sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 /// For looking and for counting, each.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,9 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SPENT: &str =
     "select tokens from extractor_usage where extractor = $1 and day = (now() at time zone 'utc')::date";
 
-/// Locks the day's row for a moment; nothing else is locked with it.
+/// Locks the day's row for a moment; nothing else is locked with it. Gives up before its caller does, so that it is known not to have
+/// counted where somebody holds the row.
 const COUNT: &str = "
-insert into extractor_usage (day, extractor, requests, tokens) values ((now() at time zone 'utc')::date, $1, $2, $3)
+with settings as materialized (
+    select set_config('lock_timeout', '1s', true)
+)
+insert into extractor_usage (day, extractor, requests, tokens)
+select (now() at time zone 'utc')::date, $1::text, $2::bigint, $3::bigint from settings
 on conflict (day, extractor) do update set
     requests = extractor_usage.requests + excluded.requests, tokens = extractor_usage.tokens + excluded.tokens";
 
@@ -42,15 +48,13 @@ pub struct Uncounted {
 pub async fn check(context: &Context, model: &Model) -> Result<(), Failure> {
     let Some(most) = model.daily_tokens() else { return Ok(()) };
     let name = model.provider().name();
-    let look = async {
-        let connection = context.connection().await?;
+    let look = async |connection: &mut Connection| {
         let unreadable = |error| ledger::unreadable(&error);
         let statement = connection.prepare_cached(SPENT).await.map_err(unreadable)?;
         let row = connection.query_opt(&statement, &[&name]).await.map_err(unreadable)?;
         Ok(row.map_or(0, |row| row.get::<_, i64>(0)))
     };
-    let late = |_| Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look at the budget"));
-    let spent = timeout(PATIENCE, look).await.unwrap_or_else(late)?;
+    let spent = context.ask(Instant::now() + PATIENCE, "no reply to a look at the budget", look).await?;
     if u64::try_from(spent).unwrap_or(0) < most {
         return Ok(());
     }
@@ -58,7 +62,7 @@ pub async fn check(context: &Context, model: &Model) -> Result<(), Failure> {
     Err(Failure::new(FailureClass::BudgetSpent, text))
 }
 
-/// Counts one call. What Postgres does not take now is counted with the next one.
+/// Counts one call. What Postgres has not taken is counted with the next one.
 pub async fn count(context: &Context, model: &Model, tokens: u64) {
     let name = model.provider().name();
     metrics::counter!("relay_extractor_requests_total", "extractor" => name).increment(1);
@@ -66,14 +70,28 @@ pub async fn count(context: &Context, model: &Model, tokens: u64) {
     let waiting = model.uncounted();
     let requests = waiting.requests.swap(0, Relaxed) + 1;
     let tokens = waiting.tokens.swap(0, Relaxed).saturating_add(i64::try_from(tokens).unwrap_or(i64::MAX));
-    let write = async {
-        let connection = context.pool.get().await.ok()?;
-        let statement = connection.prepare_cached(COUNT).await.ok()?;
-        connection.execute(&statement, &[&name, &requests, &tokens]).await.ok()
-    };
-    if timeout(PATIENCE, write).await.ok().flatten().is_none() {
+    if !write(context, name, requests, tokens).await {
         waiting.requests.fetch_add(requests, Relaxed);
         waiting.tokens.fetch_add(tokens, Relaxed);
         tracing::warn!(extractor = name, "Postgres is away: what a call used is counted later");
+    }
+}
+
+/// False if Postgres has certainly not counted it. Where nobody can tell, since the reply was lost or is late, it has: counting twice
+/// would take budget away that nobody has used.
+async fn write(context: &Context, name: &str, requests: i64, tokens: i64) -> bool {
+    let mut is_sent = false;
+    let write = async |connection: &mut Connection| {
+        let statement = match connection.prepare_cached(COUNT).await {
+            Ok(statement) => statement,
+            Err(error) => return Ok(Err(error)),
+        };
+        is_sent = true;
+        Ok(connection.execute(&statement, &[&name, &requests, &tokens]).await)
+    };
+    match context.ask(Instant::now() + PATIENCE, "no reply to a count", write).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => is_sent && error.code().is_none(),
+        Err(_) => is_sent,
     }
 }

@@ -15,17 +15,15 @@ use crate::{
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome, POSTPONED, Transition},
 };
+use deadpool_postgres::Client as Connection;
 use futures_util::future::join_all;
 use plan::{Documents, Marks, Open, Step, Target, Verdict, locate, plan, settle};
-use shared::{
-    message::{CreditorDebtUpdate, MessageId, Origin, ReviewCause},
-    postgres::abandon,
-};
+use shared::message::{CreditorDebtUpdate, MessageId, Origin, ReviewCause};
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// Rounds without any message ending: the first, one after a lost race or an unknown outcome, one more for an entry that moved again.
 const ROUNDS: usize = 3;
@@ -250,13 +248,11 @@ async fn ledger_marks(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let connection = context.connection().await?;
     let keys: Vec<_> = keys.into_iter().collect();
-    let Ok(marks) = timeout(LOOK, ledger::marks(&connection, &keys)).await else {
-        abandon(connection).await;
-        return Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look into the ledger"));
+    let look = async |connection: &mut Connection| {
+        ledger::marks(connection, &keys).await.map_err(|error| ledger::unreadable(&error))
     };
-    marks.map_err(|error| ledger::unreadable(&error))
+    context.ask(Instant::now() + LOOK, "no reply to a look into the ledger", look).await
 }
 
 /// Sends the commands. The result names each message that is settled: written, or refused for good reason of its own; `refused`

@@ -5,11 +5,12 @@ use crate::{
     context::Context,
     ledger, letters,
     outbox::{Claim, Finished},
-    outcome::{Failure, FailureClass},
+    outcome::Failure,
 };
+use deadpool_postgres::Client as Connection;
 use shared::message::{DebtUpdateNotification, EmailId, Operation};
 use std::collections::HashMap;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let Some(mailer) = &context.mailer else { return claims.into_iter().map(Claim::give_back).collect() };
@@ -21,8 +22,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
         }
     }
     let ids: Vec<EmailId> = readable.iter().map(|(_, update)| update.email_id).collect();
-    let late = |_| Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look at the mails"));
-    let tickets = match timeout_at(deadline, tickets(context, &ids)).await.unwrap_or_else(late) {
+    let tickets = match tickets(context, &ids, deadline).await {
         Ok(tickets) => tickets,
         Err(failure) => {
             finished.extend(readable.into_iter().map(|(claim, _)| claim.failed(failure.clone(), 0)));
@@ -38,7 +38,13 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     finished
 }
 
-async fn tickets(context: &Context, ids: &[EmailId]) -> Result<HashMap<EmailId, String>, Failure> {
-    let connection = context.connection().await?;
-    ledger::tickets(&connection, ids).await.map_err(|error| ledger::unreadable(&error))
+async fn tickets(
+    context: &Context,
+    ids: &[EmailId],
+    deadline: Instant,
+) -> Result<HashMap<EmailId, String>, Failure> {
+    let look = async |connection: &mut Connection| {
+        ledger::tickets(connection, ids).await.map_err(|error| ledger::unreadable(&error))
+    };
+    context.ask(deadline, "no reply to a look at the mails", look).await
 }

@@ -11,6 +11,7 @@ use crate::{
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
 };
+use deadpool_postgres::Client as Connection;
 use futures_util::future::join_all;
 use serde_json::json;
 use shared::{
@@ -18,7 +19,7 @@ use shared::{
     message::{CreditorDebtUpdate, EmailExtraction, Operation, Origin, Revision, Stamp},
 };
 use std::{collections::HashMap, time::Duration};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
@@ -30,8 +31,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
         }
     }
     let ids: Vec<_> = readable.iter().map(|(_, email_id)| *email_id).collect();
-    let late = |_| Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look at the mails"));
-    let mut mails = match timeout_at(deadline, read_mails(context, &ids)).await.unwrap_or_else(late) {
+    let mut mails = match read_mails(context, &ids, deadline).await {
         Ok(mails) => mails,
         Err(failure) => {
             finished.extend(readable.into_iter().map(|(claim, _)| claim.failed(failure.clone(), 0)));
@@ -173,9 +173,15 @@ async fn off_the_network<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(crashed)
 }
 
-async fn read_mails(context: &Context, ids: &[i64]) -> Result<HashMap<i64, StoredMail>, Failure> {
-    let connection = context.connection().await?;
-    ledger::mails(&connection, ids).await.map_err(|error| ledger::unreadable(&error))
+async fn read_mails(
+    context: &Context,
+    ids: &[i64],
+    deadline: Instant,
+) -> Result<HashMap<i64, StoredMail>, Failure> {
+    let look = async |connection: &mut Connection| {
+        ledger::mails(connection, ids).await.map_err(|error| ledger::unreadable(&error))
+    };
+    context.ask(deadline, "no reply to a look at the mails", look).await
 }
 
 /// A mail, its text, and its place in the order of updates.

@@ -6,16 +6,18 @@ use crate::{
     context::Context,
     ledger::{self, UnsettledMail},
     letters::{self, Waiting},
+    matching,
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome, Transition},
     review,
-    review_mails::{self, DIGEST, Places, Rest},
+    review_mails::{self, DIGEST, Places, Rest, SINGLES},
     smtp::{LONGEST, Mailer},
 };
+use deadpool_postgres::Client as Connection;
 use serde_json::Value;
 use shared::message::{CreditorDebtUpdate, MessageId, ReviewCause, ReviewNotification};
 use std::{collections::HashMap, time::Duration};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// A digest that did not go out is tried again after this, whole: single delays would tear it apart.
 const DIGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
@@ -36,8 +38,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             Err(failure) => finished.push(claim.failed(failure, 0)),
         }
     }
-    let late = |_| Err(Failure::new(FailureClass::SinkDown, "Postgres: no reply to a look at the mails"));
-    let mut mails = match timeout_at(deadline, unsettled(context, &readable)).await.unwrap_or_else(late) {
+    let mut mails = match unsettled(context, &readable, deadline).await {
         Ok(mails) => mails,
         Err(failure) => {
             finished.extend(readable.into_iter().map(|(claim, _)| claim.failed(failure.clone(), 0)));
@@ -58,10 +59,13 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     if open.is_empty() {
         return finished;
     }
+    let (repeats, open) = split_repeats(open);
+    finished.extend(deliver(mailer, repeats.into_iter().map(post).collect(), deadline).await);
+    if open.is_empty() {
+        return finished;
+    }
     let have_waited = open.iter().any(|message| message.claim.has_waited());
-    let late = |_| Err(Failure::new(FailureClass::SinkDown, "Postgres: no place for a letter in time"));
-    let places = timeout_at(deadline, take(context, open.len(), have_waited)).await.unwrap_or_else(late);
-    match places {
+    match take(context, open.len(), have_waited, deadline).await {
         Ok(places) => finished.extend(send(context, mailer, open, places, deadline).await),
         Err(failure) => {
             finished.extend(open.into_iter().map(|message| message.claim.failed(failure.clone(), 0)))
@@ -70,17 +74,37 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     finished
 }
 
+/// Those whose letter may have gone out from a relay that crashed before it could say so, and the others. Their places are taken,
+/// and they keep their own letters: in a digest nobody would know the repeat. A batch's first messages are its single letters, so
+/// these are the first ones again; of a digest's messages, as many may be told once more.
+fn split_repeats(open: Vec<Open>) -> (Vec<Open>, Vec<Open>) {
+    let (mut repeats, mut others): (Vec<Open>, Vec<Open>) =
+        open.into_iter().partition(|message| message.claim.may_be_repeat());
+    others.extend(repeats.split_off(repeats.len().min(SINGLES)));
+    others.sort_unstable_by_key(|message| message.claim.id);
+    (repeats, others)
+}
+
 async fn unsettled(
     context: &Context,
     messages: &[(Claim, ReviewNotification)],
+    deadline: Instant,
 ) -> Result<HashMap<MessageId, UnsettledMail>, Failure> {
     let keys: Vec<_> = messages.iter().map(|(_, message)| (message.email_id, message.message_id)).collect();
-    let connection = context.connection().await?;
-    ledger::unsettled(&connection, &keys).await.map_err(|error| ledger::unreadable(&error))
+    let look = async |connection: &mut Connection| {
+        ledger::unsettled(connection, &keys).await.map_err(|error| ledger::unreadable(&error))
+    };
+    context.ask(deadline, "no reply to a look at the mails", look).await
 }
 
-async fn take(context: &Context, waiting: usize, have_waited: bool) -> Result<Places, Failure> {
-    review_mails::take(&mut context.connection().await?, waiting, have_waited).await
+async fn take(
+    context: &Context,
+    waiting: usize,
+    have_waited: bool,
+    deadline: Instant,
+) -> Result<Places, Failure> {
+    let take = async |connection: &mut Connection| review_mails::take(connection, waiting, have_waited).await;
+    context.ask(deadline, "no place for a letter in time", take).await
 }
 
 /// Whether a person still has to look.
@@ -90,7 +114,7 @@ fn is_unsettled(mail: &UnsettledMail, cause: ReviewCause) -> bool {
         ReviewCause::NeedsReview => {
             shows == Some("needs_review") && mail.decision.as_deref() == Some(Outcome::HeldForReview.name())
         }
-        ReviewCause::NoMatch => shows == Some("no_match"),
+        ReviewCause::NoMatch => shows == Some("no_match") && !mail.update_is_done,
     }
 }
 
@@ -116,7 +140,7 @@ fn describe(notification: &ReviewNotification, mail: UnsettledMail) -> Waiting {
             waiting.stored = mail.old_amount;
             waiting.choices = mail.candidates.as_ref().map(choices).unwrap_or_default();
         }
-        ReviewCause::NoMatch => waiting.reason = "no client of this number or name is in MongoDB".into(),
+        ReviewCause::NoMatch => waiting.reason = matching::CLIENT_MISSING.into(),
     }
     waiting
 }
@@ -133,6 +157,11 @@ fn choices(candidates: &Value) -> Vec<String> {
     review::pairs(candidates).map(choice).collect()
 }
 
+fn post(Open { claim, notification, waiting }: Open) -> Post {
+    let letter = letters::review(&waiting, notification.cause);
+    Post { claim, letter, key: notification.cause.key(notification.email_id, notification.stamp.revision()) }
+}
+
 async fn send(
     context: &Context,
     mailer: &Mailer,
@@ -141,14 +170,6 @@ async fn send(
     deadline: Instant,
 ) -> Vec<Finished> {
     let mut rest = open.split_off(places.plan.singles.min(open.len()));
-    let post = |Open { claim, notification, waiting }| {
-        let letter = letters::review(&waiting, notification.cause);
-        Post {
-            claim,
-            letter,
-            key: notification.cause.key(notification.email_id, notification.stamp.revision()),
-        }
-    };
     let mut finished = deliver(mailer, open.into_iter().map(post).collect(), deadline).await;
     let sent =
         finished.iter().filter(|finished| finished.transition == Transition::Done(Outcome::Sent)).count();
@@ -198,8 +219,8 @@ async fn send_digest(mailer: &Mailer, messages: Vec<Open>, deadline: Instant) ->
 }
 
 async fn give_back(context: &Context, places: &[i64], deadline: Instant) {
-    let work = async { review_mails::give_back(&context.connection().await?, places).await };
-    if let Ok(Err(failure)) = timeout_at(deadline, work).await {
+    let give_back = async |connection: &mut Connection| review_mails::give_back(connection, places).await;
+    if let Err(failure) = context.ask(deadline, "no reply to the places' return", give_back).await {
         tracing::warn!(%failure, "fewer letters than allowed will go out in this hour");
     }
 }

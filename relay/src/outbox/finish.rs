@@ -30,8 +30,9 @@ with settings as materialized (
         dead_at = case r.transition when 'dead' then now() end,
         deferred = case when r.transition in ('retry', 'parked', 'postponed') then true when r.transition = 'given_back'
             then o.deferred else false end,
-        available_at = case when r.transition in ('retry', 'postponed')
-            then now() + random() * r.delay_ms * interval '1 millisecond' when r.transition = 'parked' then now() + r.delay_ms * interval '1 millisecond' else o.available_at end,
+        available_at = case r.transition when 'retry' then now() + (1 + random()) / 2 * r.delay_ms * interval '1 millisecond'
+            when 'postponed' then now() + random() * r.delay_ms * interval '1 millisecond'
+            when 'parked' then now() + r.delay_ms * interval '1 millisecond' else o.available_at end,
         retry_count = o.retry_count + (r.transition in ('retry', 'dead'))::int,
         error_class = case r.transition when 'given_back' then coalesce(r.error_class, o.error_class) else r.error_class end,
         error_message = case r.transition when 'given_back' then coalesce(r.error_message, o.error_message)

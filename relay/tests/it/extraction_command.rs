@@ -135,3 +135,34 @@ async fn all_problems_of_the_extractors_settings_are_told_at_once() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_models_key_goes_over_the_network_only_encrypted() {
+    for (key, url, code) in [
+        ("sk-1", "http://models.example", 64),
+        ("sk-1", "http://127.0.0.1.example", 64),
+        ("", "http://models.example", 0),
+        ("sk-1", "https://models.example", 0),
+        ("sk-1", "http://[::1]:9", 0),
+        ("sk-1", "http://localhost:9", 0),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_relay"))
+            .arg("check-config")
+            .env_clear()
+            .envs([
+                ("DATABASE_URL", "postgres://x@127.0.0.1/x"),
+                ("MONGODB_URL", "mongodb://127.0.0.1/"),
+                ("MONGODB_DATABASE", "x"),
+                ("EXTRACTOR", "openai"),
+                ("EXTRACTOR_MODEL", "m"),
+                ("EXTRACTOR_API_KEY", key),
+                ("EXTRACTOR_URL", url),
+            ])
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{key} {url}: {said}");
+        assert_eq!(said.contains("EXTRACTOR_URL must be https"), code == 64, "{said}");
+    }
+}

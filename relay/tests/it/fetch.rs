@@ -4,7 +4,7 @@ use crate::{
     end_to_end::Ingest,
     feed::Relay,
     outages::until,
-    world::{World, seeblick},
+    world::{Update, World, seeblick, turmhaus},
 };
 use hyper::{
     Request,
@@ -491,4 +491,22 @@ async fn without_a_key_the_message_waits_and_everything_else_goes_on() {
     provider.has("e1", stored_there(STATEMENT, json!({})));
     settle(&world, &context(&world, provider.config()).await).await;
     assert_eq!(world.shows(email).await, "completed/auto_matched/synced");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_keeps_a_run_from_nothing_that_is_due_elsewhere() {
+    let (world, provider) = (World::new().await, Provider::new().await);
+    world.client(vec![turmhaus("b")]).await;
+    let email = to_fetch(&world, "1").await;
+    let update = world.commit(Update::default()).await;
+    // Nothing listens on the discard port of this machine.
+    let away = ResendConfig { url: "http://127.0.0.1:9".parse().unwrap(), ..provider.config() };
+    let (summary, end) = world.try_once(&context(&world, away).await).await;
+    assert!(
+        matches!(&end, Err(Trouble::Sink(failure)) if failure.class == FailureClass::SinkDown),
+        "{end:?}"
+    );
+    assert_eq!((summary.applied, summary.given_back), (1, 1), "the provider was asked once");
+    assert_eq!(world.state(update).await, "done/applied/0");
+    assert_eq!(world.state(email).await, "waiting/sink_down/0");
 }

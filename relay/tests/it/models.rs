@@ -19,6 +19,7 @@ use relay::{
 use serde_json::{Value, json};
 use shared::message::{EmailId, Operation};
 use std::{collections::HashMap, sync::Arc, time::Duration};
+use testkit::Wire;
 use tokio::{sync::Semaphore, time::Instant};
 
 const SUBJECT: &str = "AW: Ihr Zeichen 2024/118, Adler, Eva";
@@ -655,4 +656,37 @@ async fn a_mail_without_words_is_not_worth_a_call() {
         assert_eq!(reading.update(email).await.unwrap()["new_debt_amount"], Value::Null);
     }
     assert_eq!((reading.server.count(), reading.used().await), (0, (0, 0)));
+}
+
+#[tokio::test]
+async fn a_call_is_counted_once_whether_its_count_is_refused_or_its_reply_is_late() {
+    let reading = Reading::new(Provider::OpenAi, |_| {}).await;
+    let today =
+        "insert into extractor_usage (day, extractor) values ((now() at time zone 'utc')::date, 'openai')";
+    reading.world.run(today).await;
+    let holder = reading.world.database.client().await;
+    holder.batch_execute("begin; select from extractor_usage for update").await.unwrap();
+    let read = async |reading: &Reading| {
+        let email = reading.mail(BODY).await;
+        reading.server.will(chat(&form().to_string()));
+        assert_eq!(reading.run().await.1, Ok(()));
+        assert_eq!(reading.state(email).await, "done/extracted/0");
+    };
+    read(&reading).await;
+    holder.batch_execute("rollback").await.unwrap();
+    assert_eq!(reading.used().await, (0, 0), "its row was locked");
+    read(&reading).await;
+    assert_eq!(reading.used().await, (2, 2000), "with the next call");
+
+    let wire = Wire::before(&reading.world.database.url).await;
+    let mut config = reading.world.config(&reading.world.mongo.url);
+    config.database_url = wire.instead(&reading.world.database.url).parse().unwrap();
+    config.extractor = Some(reading.server.config(Provider::OpenAi));
+    let reading = Reading { context: relay::relay::context(&config).await.unwrap(), ..reading };
+    let point = wire.hold_reply_to(b"openai");
+    let ((), go_on) = tokio::join!(read(&reading), point.reached());
+    let _ = go_on.send(());
+    assert_eq!(reading.used().await, (3, 3000), "committed, though its reply came too late");
+    read(&reading).await;
+    assert_eq!(reading.used().await, (4, 4000));
 }

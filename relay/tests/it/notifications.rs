@@ -8,7 +8,10 @@ use crate::{
 use mongodb::bson::Document;
 use relay::{context::Context, lane::Trouble, outcome::FailureClass, review, review_mails, smtp::Mailer};
 use serde_json::json;
-use shared::message::{EmailId, Revision, Stamp};
+use shared::{
+    message::{EmailId, Revision, Stamp},
+    postgres::AdvisoryLock,
+};
 use std::{process::Stdio, time::Duration};
 use testkit::Wire;
 use tokio::{process::Command, time::timeout};
@@ -118,6 +121,10 @@ async fn a_temporary_refusal_is_counted_against_the_letter_alone_and_passes() {
     server.control(&json!({ "rcpt": { "*": "451 4.7.1 greylisted, come again" } }));
     run(&world, &context).await;
     assert_eq!(notifications(&world).await, ["waiting/transient/1"]);
+    let minutes =
+        "select extract(epoch from available_at - now())::float8 / 60 from outbox_messages where deferred";
+    let minutes: f64 = world.row(minutes).await.get(0);
+    assert!((4.5..=10.0).contains(&minutes), "greylisting takes minutes: {minutes}");
     server.control(&json!({ "data": "452 4.3.1 no space" }));
     due(&world).await;
     run(&world, &context).await;
@@ -461,6 +468,56 @@ async fn several_relays_keep_to_ten_letters_together() {
 }
 
 #[tokio::test]
+async fn letters_that_a_crashed_relay_may_have_sent_are_repeated_singly_and_recognisably() {
+    let (world, mut server) = (World::new().await, MailServer::new().await);
+    world.client(vec![turmhaus("a")]).await;
+    hold(&world, 12).await;
+    server.kill().await;
+    assert!(world.try_once(&context(&world, &server).await).await.1.is_err());
+    // All twelve are claimed at once.
+    world.run("update outbox_messages set deferred = false, available_at = now() where deferred").await;
+    server.start().await;
+    let wire = Wire::before(&world.database.url).await;
+    let held = wire.hold_request(b"fenced as (");
+    let mut relay = world
+        .program(&world.mongo.url, &["run", "--once"])
+        .env("DATABASE_URL", wire.instead(&world.database.url))
+        .envs([("SMTP_URL", server.url().as_str()), ("NOTIFY_TO", TO), ("NOTIFY_FROM", FROM)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    held.reached().await;
+    relay.kill().await.unwrap();
+    let ids = || {
+        let mut ids: Vec<String> =
+            server.letters().iter().map(|letter| letter.header("Message-ID").to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    let first = ids();
+    assert_eq!(first.len(), 10);
+    world.run("update outbox_messages set claimed_until = now() where claimed_until is not null").await;
+    run(&world, &context(&world, &server).await).await;
+    let mut twice = [first.clone(), first].concat();
+    twice.sort();
+    assert_eq!(ids(), twice, "all places are taken, and the two others wait for the digest");
+    let waiting = vec!["waiting/budget_spent/0"; 2];
+    assert_eq!(notifications(&world).await, [vec!["done/sent/0"; 10], waiting].concat());
+}
+
+#[tokio::test]
+async fn a_turn_of_the_workers_holds_up_no_letter() {
+    let world = World::new().await;
+    let worker = world.database.client().await;
+    let turn = AdvisoryLock::Turn.number();
+    worker.execute("select pg_advisory_lock($1)", &[&turn]).await.unwrap();
+    let mut connection = world.context().await.pool.get().await.unwrap();
+    let take = review_mails::take(&mut connection, 1, false);
+    assert_eq!(timeout(Duration::from_secs(5), take).await.unwrap().unwrap().singles.len(), 1);
+}
+
+#[tokio::test]
 async fn a_letter_that_did_not_go_out_leaves_its_place_to_another() {
     let (world, server) = (World::new().await, MailServer::new().await);
     world.client(vec![turmhaus("a")]).await;
@@ -501,6 +558,25 @@ async fn a_mail_that_was_settled_meanwhile_asks_nobody_any_more() {
         assert!(letters[0].text().contains(line), "{}", letters[0].text());
     }
     assert_eq!(world.shows(rejected).await, "completed/-/not_applicable");
+}
+
+#[tokio::test]
+async fn a_mail_without_client_that_was_accepted_or_rejected_meanwhile_asks_nobody_any_more() {
+    let (world, mut server) = (World::new().await, MailServer::new().await);
+    let emails = [world.commit(Update::default()).await, world.commit(Update::default()).await];
+    let context = context(&world, &server).await;
+    server.kill().await;
+    assert!(world.try_once(&context).await.1.is_err());
+    let mut connection = context.pool.get().await.unwrap();
+    review::accept(&mut connection, emails[0], review::Choice::default(), "Anna").await.unwrap();
+    review::reject(&mut connection, emails[1], "nothing to write", "Anna").await.unwrap();
+    drop(connection);
+    // The accepted update itself waits still.
+    world.run("update outbox_messages set available_at = now() + interval '1 hour' where operation = 'creditor_debt_update'").await;
+    server.start().await;
+    run(&world, &context).await;
+    assert_eq!(notifications(&world).await, ["done/discarded/0", "done/discarded/0"]);
+    assert_eq!(server.letters().len(), 0);
 }
 
 #[tokio::test]

@@ -159,3 +159,22 @@ async fn another_relay_takes_over_from_one_for_which_postgres_is_silent() {
     feed.all_end_well().await;
     assert!(silent.is_at_work());
 }
+
+#[tokio::test]
+async fn what_is_not_answered_in_time_goes_on_neither_in_postgres_nor_in_the_pool() {
+    let world = World::new().await;
+    let context = world.context().await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(200);
+    let look = async |connection: &mut deadpool_postgres::Client| {
+        connection
+            .batch_execute("select pg_sleep(60)")
+            .await
+            .map_err(|error| relay::ledger::unreadable(&error))
+    };
+    let failure = context.ask(deadline, "no reply to a look", look).await.unwrap_err();
+    assert_eq!(failure.to_string(), "sink_down: Postgres: no reply to a look");
+    assert_eq!(context.pool.status().size, 0);
+    let sleeping = "select count(*) from pg_stat_activity
+        where datname = current_database() and application_name = 'relay' and state = 'active'";
+    until(|| async { world.row(sleeping).await.get::<_, i64>(0) == 0 }).await;
+}

@@ -151,9 +151,12 @@ pub(super) fn locate<'a>(documents: &Documents<'a>, message: &Open) -> Result<Ta
             let found = documents.by_id.get(client.client_id.as_str());
             found.map(|found| Target { found, entry, confidence }).ok_or_else(|| Box::new(Step::Coalesced))
         }
+        // Who named the client has to see that it is not there, and can name another: waiting would hide a slip of the pen for days.
+        Match::ClientMissing if message.update.decided_by.is_some() => {
+            Err(ended(Verdict::held("the client that a person decided on is not in MongoDB", &[])))
+        }
         Match::ClientMissing => {
-            let text = "no client of this number or name is in MongoDB";
-            Err(Box::new(Step::Failed(Failure::new(FailureClass::TargetMissing, text))))
+            Err(Box::new(Step::Failed(Failure::new(FailureClass::TargetMissing, matching::CLIENT_MISSING))))
         }
         Match::Unclear(reason) => Err(ended(Verdict::held(reason, &clients))),
     }
