@@ -50,7 +50,7 @@ pub fn extract(mail: &Mail<'_>) -> ExtractedEntities {
     if let Some(intent) = kind::not_a_reply(&mail, states_claim, aktenzeichen.is_some()) {
         return nothing(intent, 0.9);
     }
-    let several = {
+    let several = names::are_several(&units, mail.subject) || {
         let own = references::own_numbers(current);
         own.iter().any(|number| Some(number) != own.first())
     };

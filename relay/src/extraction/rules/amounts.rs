@@ -117,10 +117,26 @@ impl Statement {
                 let last = figures.last().filter(|last| last.kind == Kind::Unlabelled)?;
                 self.is_sum_of_lines_above(last).then(|| self.found(last, 0.8))
             }
+            [one] if let Some(rest) = self.after_payments(*one) => Some(self.found(rest, 0.85)),
             [_] if self.leaves_a_second_claim() || self.has_later_payment() => None,
             [one] => mention(*one).map(|mention| self.found(mention, if mention.doubt { 0.6 } else { 0.85 })),
             several => self.sum_among(several).and_then(mention).map(|mention| self.found(mention, 0.8)),
         }
+    }
+
+    /// The figure without a label that is what payments leave of a claim: the table says so by its sums.
+    fn after_payments(&self, claim: i64) -> Option<&Mention> {
+        let paid: i64 = self
+            .mentions
+            .iter()
+            .filter(|mention| mention.kind == Kind::Payment)
+            .map(|mention| mention.cents)
+            .sum();
+        let at = self.place(claim)?;
+        let rest = |mention: &&Mention| {
+            mention.kind == Kind::Unlabelled && paid > 0 && mention.cents == claim - paid
+        };
+        self.mentions.iter().skip(at + 1).find(rest)
     }
 
     /// "Er schuldet 500 EUR aus dem Kauf, 200 EUR aus der Reparatur": what follows a claim without a word may be another one.
@@ -134,7 +150,9 @@ impl Statement {
                     .unwrap_or_default();
                 let listed =
                     first.kind == Kind::Unlabelled && second.kind == Kind::Claim && LISTED.is_match(between);
-                let follows = first.kind == Kind::Claim && second.kind == Kind::Unlabelled;
+                let follows = first.kind == Kind::Claim
+                    && second.kind == Kind::Unlabelled
+                    && !NEXT_SENTENCE.is_match(between);
                 first.unit == second.unit && (follows || listed)
             }
             _ => false,
@@ -257,9 +275,10 @@ impl Statement {
 /// "Rechnung 1 über 850 EUR und Rechnung 2 über": the same predicate follows for both.
 static LISTED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^\)?,?\s*(?:und|sowie|and)\s(?:[^.;,]|\.[0-9]){0,80}$"));
+static NEXT_SENTENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"[.!?]\s+\p{Lu}"));
 static CAME_IN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:hierauf|darauf|wurden?|erhalten|erhielten|\p{L}*zahlung(?:en)?|eingegangen|gingen|geleistet|received|paid)\b",
+        r"(?i)\b(?:hierauf|darauf|wurden?|zahlte[nt]?|überwies(?:en)?|erhalten|erhielten|\p{L}*zahlung(?:en)?|eingegangen|gingen|geleistet|received|paid)\b",
     )
 });
 static COUNTED: LazyLock<Regex> = LazyLock::new(|| {

@@ -29,6 +29,11 @@ static FOR_OWNERS: LazyLock<Regex> = LazyLock::new(|| {
         r"\b(?i:für|namens|im auftrag|verwalter\p{L}*)\b[^.;]{0,40}?\b(?i:der|die)\s+(?P<name>(?:WEG|\p{L}*[Ee]igentümergemeinschaft)\s+\p{Lu}[\p{L}.'’-]*(?:\s[\p{Lu}0-9][\p{L}0-9./-]*){0,3}[\p{L}0-9])",
     )
 });
+static REPRESENTS_A_PERSON: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?i:vertreten wir|vertrete ich|zeigen wir die vertretung von|unsere[rn]? mandant(?:in|en)?)\b[^.;]{0,40}?\b(?:Frau|Herrn?)\s+(?:(?:Dr|Prof)\.\s*)*(?P<name>\p{Lu}[\p{L}'’-]+(?:\s(?:(?:von|van|de|zu|zur|der)\s)*\p{Lu}[\p{L}'’-]+){1,2})",
+    )
+});
 /// A property manager writes for the landlady.
 static FOR_A_PERSON: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
@@ -55,8 +60,9 @@ static CLOSING: LazyLock<Regex> = LazyLock::new(|| {
         r"(?im)^\s*(?:mit\s+\p{L}+(?:\s+\p{L}+)?\s+gr(?:ü|ue)(?:ß|ss)\p{L}*|\p{L}*\s*gr(?:ü|ue)(?:ß|ss)e?\p{L}*\b.{0,30}|gruß|mfg|hochachtungsvoll|im auftrag|(?:kind|best|warm)?\s*regards|(?:yours )?sincerely|ihr\p{L}*\s+\p{L}*\s*team\b.*|--)\W*$",
     )
 });
-static LEADING: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"^(?:Ihr\p{L}*|Team|Die|Der|Das|Firma|Fa\.|von)\s+"));
+static LEADING: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"^(?:(?:Im )?Auftrag (?:der|des|von)|Ihr\p{L}*|Team|Die|Der|Das|Firma|Fa\.|von)\s+")
+});
 static DEPARTMENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s+[-–|/]\s+.*$|,\s.*$"));
 static PERSON: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\p{Lu}[\p{L}'’-]+,\s\p{Lu}[\p{L}'’. -]+$"));
 
@@ -88,6 +94,7 @@ fn principal(subject: &str, current: &str) -> Option<String> {
         .or_else(|| named(&FOR_PRINCIPAL, current))
         .or_else(|| named(&CLAIM_OF, current))
         .or_else(|| named(&FOR_A_PERSON, current))
+        .or_else(|| named(&REPRESENTS_A_PERSON, current))
         .or_else(|| named(&FOR_OWNERS, current))
 }
 
@@ -117,9 +124,11 @@ fn signed(current: &str, from_name: Option<&str>) -> Option<String> {
         .cloned()
         .or(sending_firm)
         .or_else(|| {
-            if sender.is_none_or(|sender| PERSON.is_match(sender)) { below.first().cloned() } else { None }
+            let is_nobody = sender.is_none_or(|sender| PERSON.is_match(sender));
+            below.first().cloned().or_else(|| line_of_a_firm(current)).filter(|_| is_nobody)
         })
         .or_else(|| below.first().filter(|_| sender.is_none()).cloned())
+        .or_else(|| sender.filter(|sender| A_PERSON.is_match(sender)).and_then(|_| line_of_a_firm(current)))
         .or_else(|| {
             sender.map(|sender| {
                 if PERSON.is_match(sender) {
@@ -130,6 +139,21 @@ fn signed(current: &str, from_name: Option<&str>) -> Option<String> {
             })
         })
         .or_else(|| anywhere.last().cloned())
+}
+
+/// A person's display name, as far as its form tells.
+static A_PERSON: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"^\p{Lu}[\p{L}'’-]+,?(?:\s\p{Lu}[\p{L}'’-]+){1,2}$"));
+/// Lines at the end of a mail in which a signature stands.
+const SIGNATURE_LINES: usize = 8;
+
+/// A firm that has one of the last lines to itself.
+fn line_of_a_firm(current: &str) -> Option<String> {
+    let lines = current.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .take(SIGNATURE_LINES)
+        .find(|line| FIRM.find(line).is_some_and(|firm| firm.len() == line.len()))
+        .map(str::to_owned)
 }
 
 fn shares_a_word(firm: &str, sender: &str) -> bool {

@@ -210,7 +210,8 @@ fn figure(
     let attached = before.ends_with('-') || (before.ends_with('–') && !before.ends_with(" –"));
     let apart = row && (before.ends_with("- ") || before.ends_with("– ")) && before.len() > 3;
     let in_credit = row && matches!(after.trim(), "H" | "C" | "CR" | "Haben" | "H EUR" | "EUR H");
-    let negative = attached || apart || in_credit || after.starts_with('-');
+    let deducted = row && text.trim_start().starts_with("./.");
+    let negative = deducted || attached || apart || in_credit || after.starts_with('-');
     Figure { start, end, cents: number.cents, currency, negative }
 }
 

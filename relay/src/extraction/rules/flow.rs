@@ -24,6 +24,25 @@ const LONGEST_UNIT: usize = 10_000;
 static COLUMNS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"\S(?: {3,}|\t+| ?[._]{4,} ?)\S|\S {2,}(?:EUR|Euro|€|CHF|USD|GBP|[-+]?[0-9])|\S\s*[._]{4,}\s*\S")
 });
+/// "R e s t b e t r a g": letters spaced out for emphasis.
+static SPACED_OUT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|\s)(?:\p{L} ){4,}\p{L}(?:\s|$)"));
+
+fn closed_up(line: &str) -> String {
+    SPACED_OUT
+        .replace_all(line, |found: &regex::Captures<'_>| {
+            let letters: String = found
+                .iter()
+                .flatten()
+                .map(|all| all.as_str())
+                .collect::<String>()
+                .split_whitespace()
+                .collect();
+            format!(" {letters} ")
+        })
+        .trim()
+        .to_owned()
+}
+
 /// A line of an export: "1;Miete Januar;950.00".
 static EXPORTED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^[^;]{0,60};[^;]{0,80};(?:[^; ][^;]{0,60})?(?:;[^;]{0,60}){0,6}$"));
@@ -63,6 +82,8 @@ pub(super) fn units(text: &str) -> Vec<Unit> {
     let (mut open, mut in_paragraph) = (false, false);
     for line in text.lines() {
         let line = line.trim().trim_matches('\u{a0}');
+        let closed = SPACED_OUT.is_match(line).then(|| closed_up(line));
+        let line = closed.as_deref().unwrap_or(line);
         let cells = EXPORTED.is_match(line).then(|| line.replace(';', "   "));
         let line = cells.as_deref().map_or(line, str::trim);
         if line.is_empty() {

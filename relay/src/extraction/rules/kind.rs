@@ -42,6 +42,8 @@ static MACHINE: LazyLock<Regex> = LazyLock::new(|| {
         r"(?i)automatisch\p{L}* (?:erzeugt|generiert|erstellt|versandt|versendet|verschickt|antwort|nachricht|e-?mail|eingangs|empfangs)\p{L}*|antworten sie (?:bitte )?nicht auf diese|(?:vorgangs|ticket|bearbeitungs|fall)-?\s?(?:nummer|nr|id)|ticket\b|oberhalb dieser (?:zeile|linie)|above this line|automat(?:ed|ically)|do not reply|no-?reply@",
     )
 });
+/// So many words of an advertisement, and it is one even if it speaks of debtors.
+const CLEARLY: usize = 3;
 static BY_ITSELF: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"(?i)automatisch\p{L}* (?:erzeugt|generiert|erstellt|versandt|versendet|verschickt)|automatically (?:generated|sent)",
@@ -49,7 +51,7 @@ static BY_ITSELF: LazyLock<Regex> = LazyLock::new(|| {
 });
 static ADVERT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:newsletter|abmelden|abbestellen|unsubscribe|opt-?out|sofortkredit\p{L}*|wunschkredit\p{L}*|ohne schufa|jetzt (?:beantragen|sichern|bestellen|klicken|anfragen|testen|buchen|zugreifen|anmelden|registrieren)|hier klicken|click here|rabatt\p{L}*|gutschein\p{L}*|gratis|kostenlos\p{L}* (?:testen|beratung|webinar|demo|probe)|webinar|letzte chance|last chance|limited time|nur heute|exklusiv\p{L}*|sonderangebot\p{L}*|gewinn(?:spiel|en sie)\p{L}*|casino|bitcoin|krypto\p{L}*|seo|backlinks?|umschuld\p{L}*|repräsentatives beispiel|angemeldet haben|leads|ihr wettbewerb|% (?:sparen|günstiger|off))\b",
+        r"(?i)\b(?:newsletter|abmelden|abbestellen|unsubscribe|opt-?out|sofortkredit\p{L}*|wunschkredit\p{L}*|ohne schufa|jetzt (?:beantragen|sichern|bestellen|klicken|anfragen|testen|buchen|zugreifen|anmelden|registrieren)|hier klicken|click here|rabatt\p{L}*|gutschein\p{L}*|gratis|kostenlos\p{L}* (?:testen|beratung|webinar|demo|probe)|webinar|\p{L}*-?seminar\p{L}*|frühbucher\p{L}*|teilnahmegebühr\p{L}*|platz sichern|letzte chance|last chance|limited time|nur heute|exklusiv\p{L}*|sonderangebot\p{L}*|gewinn(?:spiel|en sie)\p{L}*|casino|bitcoin|krypto\p{L}*|seo|backlinks?|umschuld\p{L}*|repräsentatives beispiel|angemeldet haben|leads|ihr wettbewerb|% (?:sparen|günstiger|off))\b",
     )
 });
 static IN_THE_MATTER: LazyLock<Regex> = LazyLock::new(|| {
@@ -81,7 +83,7 @@ pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: b
     }
     // A receipt that repeats what a form was filled in with.
     let is_receipt = RECEIVED.is_match(body) && PROMISED.is_match(body);
-    if is_receipt && AUTO_SUBJECT.is_match(subject) && BY_ITSELF.is_match(body) {
+    if RECEIVED.is_match(body) && AUTO_SUBJECT.is_match(subject) && BY_ITSELF.is_match(body) {
         return Some(Intent::AutoReply);
     }
     if baits(mail) && !has_our_number {
@@ -106,7 +108,8 @@ pub(super) fn not_a_reply(mail: &Mail<'_>, states_claim: bool, has_our_number: b
         Mailing::Perhaps => 1,
         Mailing::List => 0,
     };
-    (adverts.len() >= needed && !has_our_number && !IN_THE_MATTER.is_match(body)).then_some(Intent::Spam)
+    let is_advert = adverts.len() >= CLEARLY || (adverts.len() >= needed && !IN_THE_MATTER.is_match(body));
+    (is_advert && !has_our_number).then_some(Intent::Spam)
 }
 
 /// Words of mails that are after a login or want something opened.
@@ -141,22 +144,22 @@ static SETTLED: LazyLock<Regex> = LazyLock::new(|| {
 /// A sentence that only speaks of when it would be settled, or that it is not.
 static NOT_SETTLED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:nach (?:eingang|vollständiger|zahlung)|sobald|bis (?:unsere?|die|der|das|zur|alles)|danach|dann|wenn|falls|sofern|sollte|würde\p{L}*|wäre\p{L}*|bei (?:eingang|zahlung)|gegen zahlung|nicht (?:\p{L}+ )?(?:ausgeglichen|beglichen|bezahlt|erledigt|getilgt)|unbezahlt|noch|teilweise|davon|hiervon|hierauf|darauf|restlich\p{L}*)\b",
+        r"(?i)\b(?:nach (?:eingang|vollständiger|zahlung)|sobald|bis (?:unsere?|die|der|das|zur|alles)|danach|dann|betrachten wir|mit (?:dem |der |ihrer |seiner )?(?:eingang|zahlung|erhalt)|wenn|falls|sofern|sollte|würde\p{L}*|wäre\p{L}*|bei (?:eingang|zahlung)|gegen zahlung|nicht (?:\p{L}+ )?(?:ausgeglichen|beglichen|bezahlt|erledigt|getilgt)|unbezahlt|noch|teilweise|davon|hiervon|hierauf|darauf|restlich\p{L}*)\b",
     )
 });
 static REJECTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\blehne[n]?\b[^.]*\bab\b|\bmach(?:e|en)\b[^.]{0,40}\bnicht mit\b|\bkommt\b[^.]{0,40}\bnicht (?:in betracht|in frage|infrage)\b|\b(?:deutlich |viel )?zu (?:gering|niedrig|wenig)\b|\bnicht (?:\p{L}+ ){0,2}bereit\b|\btreten\b[^.]*\bnicht bei\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
+        r"(?i)\blehne[n]?\b[^.]*\bab\b|\bmach(?:e|en)\b[^.]{0,40}\bnicht mit\b|\b(?:plan|zustimmung|vergleich|einigung|vorschlag|angebot|das)\p{L}*\b[^.]{0,60}\bkommt\b[^.]{0,40}\bnicht (?:in betracht|in frage|infrage)\b|\b(?:nähertreten|näher treten)\b|\b(?:deutlich |viel )?zu (?:gering|niedrig|wenig)\b|\bnicht (?:\p{L}+ ){0,2}bereit\b|\btreten\b[^.]*\bnicht bei\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|we (?:do|will|would|can) not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
     )
 });
 static WOULD_TAKE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:zufriedengeben|zufrieden geben|akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen|ausbuchen|fallen ?lassen)|erwarten (?:wir )?(?:\p{L}+ ){0,2}mindestens|lassen wir (?:\p{L}+ ){0,3}(?:fallen|ruhen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|would (?:\p{L}+ ){0,2}(?:accept|settle|agree)|counter-?(?:offer|proposal))\b",
+        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:zufriedengeben|zufrieden geben|akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen|ausbuchen|fallen ?lassen)|erwarten (?:wir )?(?:\p{L}+ ){0,2}mindestens|lassen wir (?:\p{L}+ ){0,3}(?:fallen|ruhen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|(?:machen|haben) wir (?:\p{L}+ ){0,3}vorschlag|gehen\b.{0,60}\bein, (?:betrachten|sehen)|would (?:\p{L}+ ){0,2}(?:accept|settle|agree|take)|counter-?(?:offer|proposal))\b",
     )
 });
 static LESSER: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:einmal(?:ige[nrms]?)?[ -]?(?:zahlung|betrag)\p{L}*|gegen (?:\p{L}+ ){0,3}zahlung|quote|[0-9][0-9.,]*\s?(?:%|prozent)|vergleich\p{L}*|abfindung\p{L}*|abgeltung|erledigung|verzicht\p{L}*|erlass\p{L}*|nachlass|auf einmal|den rest|restbetrag|lump sum|settlement|one-off)",
+        r"(?i)\b(?:einmal(?:ige[nrms]?)?[ -]?(?:zahlung|betrag)\p{L}*|gegen (?:\p{L}+ ){0,3}zahlung|quote|[0-9][0-9.,]*\s?(?:%|prozent)|vergleich\p{L}*|abfindung\p{L}*|abgeltung|erledigung|erledigt|single payment|verzicht\p{L}*|erlass\p{L}*|nachlass|auf einmal|den rest|restbetrag|lump sum|settlement|one-off)",
     )
 });
 static MONEY_OR_SHARE: LazyLock<Regex> =
@@ -165,17 +168,17 @@ static COUNTER_SUBJECT: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"(?i)\b(?:gegenvorschlag|gegenangebot|counter-?(?:offer|proposal))"));
 static AGREES: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\bstimmen\b[^.]*\bzu\b|\b(?:zugestimmt|einverstanden|akzeptieren|akzeptiert|nehmen\b[^.]*\ban\b|(?:erteilen|erklären|geben)\b[^.]{0,60}\b(?:zustimmung|einverständnis)|zustimmung (?:wird|erteilt)|we (?:hereby )?(?:accept|agree|consent)|angenommen|schließen uns\b[^.]*\ban|treten\b[^.]*\bbei)\b",
+        r"(?i)\bstimmen\b[^.]*\bzu\b|\b(?:zugestimmt|einverstanden|akzeptieren|akzeptiert|nehmen\b[^.]*\ban\b|(?:erteilen|erklären|geben)\b[^.]{0,60}\b(?:zustimmung|einverständnis)|findet (?:\p{L}+ )?(?:zu\s?stimmung)|zustimmung (?:wird|erteilt)|we (?:hereby )?(?:accept|agree|consent)|angenommen|schließen uns\b[^.]*\ban|treten\b[^.]*\bbei)\b",
     )
 });
 static INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:tilgungsraten?|raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|monatlich\p{L}*\s+(?:eur|€)?\s?[0-9]+|[0-9]+\s?(?:eur|euro|€)\s+(?:monatlich|im monat|pro monat)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
+        r"(?i)\b(?:tilgungsraten?|abzahlen|raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|monatlich\p{L}*\s+(?:eur|€)?\s?[0-9]+|[0-9]+\s?(?:eur|euro|€)\s+(?:monatlich|im monat|pro monat)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
     )
 });
 static ARRANGES: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:bieten|angebot|anbieten|vorschlag\p{L}*|schlagen|einverstanden|zustimm\p{L}*|stimmen|akzeptier\p{L}*|ermäßig\p{L}*|ermaessig\p{L}*|bestätig\p{L}*|vereinbar\p{L}*|einräumen|gewähren|möglich|agree|accept|offer|propose|confirm)\p{L}*\b",
+        r"(?i)\b(?:bieten|angebot|anbieten|vorschlag\p{L}*|schlagen|einverstanden|zustimm\p{L}*|stimmen|akzeptier\p{L}*|ermäßig\p{L}*|ermaessig\p{L}*|bestätig\p{L}*|vereinbar\p{L}*|einräumen|gewähren|möglich|kann|agree|accept|offer|propose|confirm)\p{L}*\b",
     )
 });
 static ASKS: LazyLock<Regex> = LazyLock::new(|| {
@@ -185,7 +188,7 @@ static ASKS: LazyLock<Regex> = LazyLock::new(|| {
 });
 static ATTACHED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:anlage|anbei|beigefügt\p{L}*|angehängt\p{L}*|anhang|beiliegend\p{L}*|attached|enclosed)\b",
+        r"(?i)\b(?:anlage|anbei|beigefügt\p{L}*|angehängt\p{L}*|anhang|beiliegend\p{L}*|attached|enclosed|abrufbar|abrufen|rufen sie\b.{0,60}\bab|steht\b.{0,60}\bbereit)\b",
     )
 });
 static CLAIM_WORD: LazyLock<Regex> = LazyLock::new(|| {

@@ -71,12 +71,12 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     let total = [
-        r"(?:offene[rsn]? |gesamte[rsn]? )?gesamt(?:e[rsn]?)?(?:\s?-?(?:forderung|betr[aä]g|summe|saldo|schuld|rückst[aä]nd|verbindlichkeit|anspr[uü]ch|au(?:ß|ss)enst[aä]nd|kontostand|obligo|restschuld|restforderung|engagement|höhe)\p{L}*)?|insgesamt|ges|summen?|(?:end|forderungs|schuld|rück\p{L}*|haupt)summe|\p{L}*gesamtbetrag|total\p{L}*|grand total|end(?:betrag|saldo|summe)|zusammen|alles in allem|overall|schlusssaldo|schlußsaldo",
+        r"(?:offene[rsn]? |gesamte[rsn]? )?gesamt(?:e[rsn]?)?(?:\s?-?(?:forderung|betr[aä]g|summe|saldo|schuld|rückst[aä]nd|verbindlichkeit|anspr[uü]ch|au(?:ß|ss)enst[aä]nd|kontostand|obligo|restschuld|restforderung|engagement|höhe)\p{L}*)?|insgesamt|ges|summen?|(?:end|forderungs|schuld|rück\p{L}*|haupt)summe|\p{L}*gesamtbetrag|total\p{L}*|grand total|end(?:betrag|saldo|summe)|(?:sind|wären|macht) es (?:jetzt|nun|nunmehr|insgesamt|damit|zusammen)|zusammen|alles in allem|overall|schlusssaldo|schlußsaldo",
     ]
     .join("|");
     let rest = [
         r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|(?:bekomm|krieg)(?:e|en)\b.{0,20}?\bnoch|valutier\p{L}*|valuta|fehl(?:t|en)",
-        r"offen(?:e[rnms]?)?\s+(?:\p{L}+\s+)?(?:gesamt)?(?:betrag|forderung|saldo|summe|posten)\p{L}*|aussteh\p{L}*|ausst[aä]nd\p{L}*|au(?:ß|ss)enst[aä]nd\p{L}*|aushaft\p{L}*|\p{L}*saldo|salden|\p{L}*kontostand|balance|outstanding|zur zahlung|zu zahlen\p{L}*|zahlbetrag|ablöse\p{L}*|forderungsstand|remain\p{L}*|(?:amount )?(?:now |still )?(?:due|owed|owing|payable)|owes|unpaid|arrears|offensteh\p{L}*|offen",
+        r"offen(?:e[rnms]?)?\s+(?:\p{L}+\s+)?(?:gesamt)?(?:betrag|forderung|saldo|summe|posten)\p{L}*|aussteh\p{L}*|ausst[aä]nd\p{L}*|au(?:ß|ss)enst[aä]nd\p{L}*|aushaft\p{L}*|\p{L}*saldo|salden|\p{L}*kontostand|balance|outstanding|zur zahlung|zu (?:tragen|begleichen|entrichten|überweisen)|zu zahlen\p{L}*|zahlbetrag|ablöse\p{L}*|forderungsstand|remain\p{L}*|(?:amount )?(?:now |still )?(?:due|owed|owing|payable)|owes|unpaid|arrears|offensteh\p{L}*|offen",
         r"(?:steht|stehen|sind|ist)\s+(?:(?:uns|bei uns|hier|derzeit|aktuell|somit|damit|also|mir|demnach|mithin|daher|nun|nunmehr|insgesamt)\s+)*noch",
     ]
     .join("|");
@@ -108,7 +108,7 @@ static PAST: LazyLock<Regex> = LazyLock::new(|| {
 /// The number of the other side, unless it is confirmed.
 static THEIRS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"\bvon ihnen\b.{0,30}(?:genannt|angegeben|angesetzt|aufgeführt|mitgeteilt|behauptet|beziffert|angemeldet)|\b(?:laut|nach|gemäß|gemäss|entgegen|in) ihr\p{L}* (?:angabe|unterlagen|aufstellung|schreiben|plan|anschreiben|liste)|\bsie (?:hatten|haben|nennen|geben|nannten|gehen|gingen|führen|setzen)\b|\bmandant\p{L}* (?:meint|behauptet|gibt|glaubt|geht|nennt|beziffert)|\byou (?:state|mention|claim)|\byour (?:letter|list|records)|\b(?:im|in ihrem) plan\b",
+        r"\bvon ihnen\b.{0,30}(?:genannt|angegeben|angesetzt|aufgeführt|mitgeteilt|behauptet|beziffert|angemeldet)|\b(?:laut|nach|gemäß|gemäss|entgegen|in) ihr\p{L}* (?:angabe|unterlagen|aufstellung|schreiben|plan|anschreiben|liste)|\bsie (?:hatten|haben|nennen|geben|nannten|gehen|gingen|führen|setzen)\b|\bmandant\p{L}* (?:meint|behauptet|gibt|glaubt|geht|nennt|beziffert)|\byou (?:state|mention|claim)|\byour (?:letter|list|records)|\b(?:im|in ihrem) (?:plan|entwurf|vorschlag)\b|\bsie schrieben\b",
     )
 });
 static CONFIRMED: LazyLock<Regex> = LazyLock::new(|| {
@@ -183,7 +183,7 @@ static MISTAKEN: LazyLock<Regex> = LazyLock::new(|| {
 });
 static TAKEN_BACK: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^[^.;]{0,60}\b(?:war|ist|sind|waren|was|is|were)\s+(?:\p{L}+ ){0,3}(?:falsch|irrtümlich|unrichtig|unzutreffend|fehlerhaft|nicht (?:mehr )?(?:korrekt|richtig|zutreffend|aktuell)|überholt|hinfällig|gegenstandslos|wrong|incorrect|outdated)\b",
+        r"^\s*(?:unrichtig|falsch|irrtümlich|fehlerhaft|zu niedrig|zu hoch)\s+(?:angeführt|angesetzt|angegeben|aufgeführt|berücksichtigt|beziffert)|^[^.;]{0,60}\b(?:war|ist|sind|waren|was|is|were)\s+(?:\p{L}+ ){0,3}(?:falsch|irrtümlich|unrichtig|unzutreffend|fehlerhaft|nicht (?:mehr )?(?:korrekt|richtig|zutreffend|aktuell)|überholt|hinfällig|gegenstandslos|wrong|incorrect|outdated)\b",
     )
 });
 static SET_RIGHT: LazyLock<Regex> = LazyLock::new(|| {
@@ -238,7 +238,7 @@ static BEHIND_PART: LazyLock<Regex> = LazyLock::new(|| {
 });
 static BEHIND_REST: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^(?:[^,;.]|\.[0-9]){0,20}?\b(?:in|auf) (?:den|ihren|die|das|ihr|ihre) (?:plan|liste|aufstellung|gläubiger\p{L}*|schuldenbereinigungsplan)\b|^[^,;.]{0,40}?\b(?:offen\p{L}*|zur zahlung|ausstehend|rückständig|outstanding|due|unpaid|schuldig|unbezahlt|nicht (?:be|ge)zahlt|zu bekommen|zu erhalten|fällig|geschuldet|insgesamt|in total|verbleib\p{L}*|zu zahlen|aushaft\p{L}*|rückstand)\b",
+        r"^(?:[^,;.]|\.[0-9]){0,20}?\b(?:in|auf) (?:den|ihren|die|das|ihr|ihre) (?:plan|liste|aufstellung|gläubiger\p{L}*|schuldenbereinigungsplan)\b|^[^,;.]{0,40}?\b(?:offen\p{L}*|zur zahlung|ausstehend|rückständig|outstanding|due|unpaid|schuldig|unbezahlt|nicht (?:be|ge)zahlt|zu bekommen|zu erhalten|zu beanspruchen|zu fordern|zu verlangen|fällig|geschuldet|insgesamt|in total|verbleib\p{L}*|zu zahlen|aushaft\p{L}*|rückstand)\b",
     )
 });
 static LIST_OF_PARTS: LazyLock<Regex> = LazyLock::new(|| {
@@ -310,7 +310,14 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
     if PAID_TOWARDS.is_match(own) {
         return Kind::Payment;
     }
+    if HAFTET.is_match(own) && AUS.is_match(behind) {
+        return Kind::Rest;
+    }
     let mut label = nearest(own);
+    if (label == Kind::Claim && REMAINS.is_match(own)) || (label == Kind::Unlabelled && own.trim() == "noch")
+    {
+        label = Kind::Rest;
+    }
     if label == Kind::Unlabelled
         && !has_own_subject(context.own)
         && (POINTS_BACK.is_match(own) || (GOES_ON.is_match(own) && POINTS_BACK.is_match(context.sentence)))
@@ -348,6 +355,11 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
     }
     label
 }
+
+/// "haftet mit 4.271,38 EUR aus", as Austrian creditors say it.
+static HAFTET: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bhafte[tn]\b"));
+static AUS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:unberichtigt\s+)?aus\b"));
+static REMAINS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bverbleib\p{L}*\b"));
 
 /// Whether the sentence offers something before the figure: what follows is what it would take, and not what is owed.
 fn offers(before: &str) -> bool {

@@ -3,7 +3,10 @@
 //! Owns the shapes of personal names in German and English mails and the words around them that tell whose name it is. Names are
 //! found by their place, never by a list of names; which client it is remains the matching's to decide.
 
-use super::{flow::tail, pattern};
+use super::{
+    flow::{Unit, tail},
+    pattern,
+};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -53,13 +56,13 @@ static SPACED: LazyLock<Regex> = LazyLock::new(|| {
 });
 static TITLES: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"^(?:\s|:|-\s|–\s|,\s)*(?i:(?:herrn|herr|frau|frl\.|mr\.?|mrs\.?|ms\.?|miss|den|die|der|dem|name:?)\s+)*{TITLE}*"
+        r"^(?:\s|:|-\s|–\s|,\s)*(?i:(?:herrn|herr|frau|freifrau|freiherrn?|gräfin|graf|baronin|baron|frl\.|mr\.?|mrs\.?|ms\.?|miss|den|die|der|dem|name:?)\s+)*{TITLE}*"
     ))
 });
 /// Capitalised words of such mails that are no names.
 static NO_NAME: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^(?:ihre?[mnrs]?|unsere?[mnrs]?|my|our|your|the|re|aw|wg|fwd?|az|gz|herrn?|frau|firma|sehr|guten|mit|wir|sie|ich|die|der|das|den|dem|des|ein|eine[rnms]?|zu[mr]?|in|am|im|vom|aus|bei|und|oder|bitte|vielen|dank|damen|herren|geb|geboren\p{L}*|wohnhaft|derzeit|eheleute|familie|mandant\p{L}*|schuldner\p{L}*|kund\p{L}*|gläubiger\p{L}*|gmbh|ag|kg|ohg|eg|ug|se|mbh|gbr|ltd|inc|ev|co|konto|nummer|nr|zeichen|datum|seite|stand|stellungnahme|mail|e-mail|tag|hallo|außergerichtlich\p{L}*|gerichtlich\p{L}*|auszug|inkasso|rechtsanw\p{L}*|kanzlei|stadt|landkreis|gemeinde|amt|debitor\p{L}*|insolvenz\p{L}*|offene[rnms]?|posten|miete|mieter\p{L}*|plan|nullplan|angebot|vorschlag|januar|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|bis|seit|weihnachten|ostern|pfingsten|frühjahr|sommer|herbst|winter|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonntag|id|customer|balance|dear|regarding|claim|client|letter|invoice|automatische?|letzte|erste|zweite|neue[rns]?|wichtige?|eilt|ergänzend\p{L}*|weitere\p{L}*|sachen|sache|betr\p{L}*|wegen|gegen|schufa|eur|euro)$|(?:ung|ungen|heit|keit|schaft|versuch|anliegen|eingang|system|programm|abteilung|nummer|zeichen|konto|rechnung|vertrag|posten|anfrage|schreiben|nachricht|auskunft|bereinigungsplan|vergleich|vorschlag|anschlag|rückfrage|kasse|betrag|saldo|darlehen|kredit|verfahren|mitteilung|antwort|aufstellung|auszug|verzug|schulden|sache|versicherung|antrag|abschluss|bescheid|mahnung|vollmacht|vorgang|rate|raten|adresse|anschrift|straße|strasse|gasse|weg|platz|allee|stand|stände|übersicht|sachstand)$",
+        r"(?i)^(?:ihre?[mnrs]?|unsere?[mnrs]?|my|our|your|the|re|aw|wg|fwd?|az|gz|herrn?|frau|firma|sehr|guten|mit|wir|sie|ich|die|der|das|den|dem|des|ein|eine[rnms]?|zu[mr]?|in|am|im|vom|aus|bei|und|oder|bitte|vielen|dank|damen|herren|geb|geboren\p{L}*|wohnhaft|derzeit|eheleute|familie|mandant\p{L}*|schuldner\p{L}*|kund\p{L}*|gläubiger\p{L}*|gmbh|ag|kg|ohg|eg|ug|se|mbh|gbr|ltd|inc|ev|co|konto|nummer|nr|zeichen|datum|seite|stand|stellungnahme|mail|e-mail|tag|hallo|außergerichtlich\p{L}*|gerichtlich\p{L}*|auszug|inkasso|rechtsanw\p{L}*|kanzlei|stadt|landkreis|gemeinde|amt|debitor\p{L}*|insolvenz\p{L}*|offene[rnms]?|posten|miete|mieter\p{L}*|plan|nullplan|angebot|vorschlag|januar|februar|märz|april|mai|juni|juli|august|september|oktober|november|dezember|brief|hochzeit|hotel|\p{L}*eigentümer\p{L}*|bauherr\p{L}*|\p{L}*halter\p{L}*|patient\p{L}*|bis|seit|weihnachten|ostern|pfingsten|frühjahr|sommer|herbst|winter|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonntag|id|customer|balance|dear|regarding|claim|client|letter|invoice|automatische?|letzte|erste|zweite|neue[rns]?|wichtige?|eilt|ergänzend\p{L}*|weitere\p{L}*|sachen|sache|betr\p{L}*|wegen|gegen|schufa|eur|euro)$|(?:ung|ungen|heit|keit|schaft|versuch|anliegen|eingang|system|programm|abteilung|nummer|zeichen|konto|rechnung|vertrag|posten|anfrage|schreiben|nachricht|auskunft|bereinigungsplan|vergleich|vorschlag|anschlag|rückfrage|kasse|betrag|saldo|darlehen|kredit|verfahren|mitteilung|antwort|aufstellung|auszug|verzug|schulden|sache|versicherung|antrag|abschluss|bescheid|mahnung|vollmacht|vorgang|rate|raten|adresse|anschrift|straße|strasse|gasse|weg|platz|allee|stand|stände|übersicht|sachstand)$",
     )
 });
 static FIRM: LazyLock<Regex> = LazyLock::new(|| {
@@ -151,13 +154,13 @@ static REPRESENT: LazyLock<Regex> = LazyLock::new(|| {
 });
 static ROLE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:schuldner(?:in|s)?|kund(?:e|en|in)|mieter(?:in|s)?|(?:versicherungs|darlehens|kredit|leasing|beitrags)nehmer(?:in|s)?|patient(?:in|en)?|mitglied(?:s|es)?|debitor(?:in|s)?|debtor|customer|tenant|versicherte[rn]?|vertragspartner(?:in|s)?|auftraggeber(?:in|s)?|bewohner(?:in|s)?|halter(?:in|s)?|schüler(?:in|s)?|teilnehmer(?:in|s)?|antragsteller(?:in|s)?|käufer(?:in|s)?|besteller(?:in|s)?)\b",
+        r"(?i)\b(?:\p{L}*schuldner(?:in|s)?|steuerpflichtige[rns]?|(?:mit|wohnungs)?eigentümer(?:in|s)?|bauherr(?:in|n)?|(?:tier|kfz-|fahrzeug)halter(?:in|s)?|fahrschüler(?:in|s)?|kund(?:e|en|in)|mieter(?:in|s)?|(?:versicherungs|darlehens|kredit|leasing|beitrags)nehmer(?:in|s)?|patient(?:in|en)?|mitglied(?:s|es)?|debitor(?:in|s)?|debtor|customer|tenant|versicherte[rn]?|vertragspartner(?:in|s)?|auftraggeber(?:in|s)?|bewohner(?:in|s)?|halter(?:in|s)?|schüler(?:in|s)?|teilnehmer(?:in|s)?|antragsteller(?:in|s)?|käufer(?:in|s)?|besteller(?:in|s)?)\b",
     )
 });
 /// Who lends among family and friends says what the other one is to him.
 static KIN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:mein|unser)\p{L}*\s+(?:\p{L}+\s+)?(?:schwagers?|schwägerin|bruders?|schwester|neffen?|nichte|onkels?|tante|cousins?|cousine|vetters?|freund(?:es|in)?|bekannten?|nachbar(?:n|in)?|kolleg(?:en|in)|enkels?|sohn(?:es)?|tochter|vaters?|mutter|ex-?(?:mann|frau))\s",
+        r"(?i)\b(?:mein|unser)\p{L}*\s+(?:\p{L}+\s+)?(?:ex-)?(?:schwagers?|schwägerin|bruders?|schwester|neffen?|nichte|onkels?|tante|cousins?|cousine|vetters?|freund(?:es|in)?|bekannten?|nachbar(?:n|in)?|kolleg(?:en|in)|enkels?|sohn(?:es)?|tochter|vaters?|mutter|ex-?(?:mann|frau))\s",
     )
 });
 static HONORIFIC: LazyLock<Regex> =
@@ -192,6 +195,31 @@ static COUPLE: LazyLock<Regex> = LazyLock::new(|| {
 
 /// Names of a mail that are weighed; a letter about one client has a handful.
 const MOST_NAMES: usize = 100;
+
+/// A mail about several clients whose claims are not one: their amounts are nobody's.
+static SEVERAL: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"(?i)\b(?:mehrere[rn]?|verschiedene[rn]?|folgende[rn]?|diverse[rn]?)\s+(?:\p{L}+\s+)?(?:kunden|kundinnen|mandanten|schuldner|mieter|personen|mitglieder|verfahren)\b|\bsammel(?:anfrage|auskunft|schreiben)",
+    )
+});
+
+/// Whether a mail says that it is about several clients, or lists figures of several.
+pub(super) fn are_several(units: &[Unit], subject: &str) -> bool {
+    let mut listed: Vec<Vec<String>> = units
+        .iter()
+        .filter(|unit| unit.row && unit.text.contains(|c: char| c.is_ascii_digit()))
+        .filter_map(|unit| Some(ROW_OF_A_PERSON.captures(&unit.text)?.get(1)?.as_str()))
+        .filter_map(|words| Some(name_at(words)?.key()))
+        .take(MOST_NAMES)
+        .collect();
+    listed.sort_unstable();
+    listed.dedup();
+    listed.len() > 2 || SEVERAL.is_match(subject) || units.iter().any(|unit| SEVERAL.is_match(&unit.text))
+}
+
+/// "Max Muster      318,20 EUR".
+static ROW_OF_A_PERSON: LazyLock<Regex> =
+    LazyLock::new(|| pattern(&format!(r"^({WORD}(?:,? (?:{PARTICLE} )*{WORD}){{1,2}}) {{2,}}[0-9.,]+")));
 
 /// What the places of names in a mail add up to.
 #[derive(Default)]

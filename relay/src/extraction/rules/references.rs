@@ -9,8 +9,8 @@ use super::statement::gives_orders;
 use regex::Regex;
 use std::sync::LazyLock;
 
-const OWN_WORDS: &str = r"(?:geschäfts?-?)?(?:zeichen|zch\.?|aktenzeichen|aktenz\.?|akten-?(?:nr|nummer)\.?|akte|az\b\.?|a\.\s?z\.|gz\b\.?|geschäftszahl|zahl|referenz(?:nummer)?|reference|ref\b\.?|file)";
-const BETWEEN: &str = r"(?:\s*/\s*unser\p{L}*\s+\p{L}+)?\s*(?:\([^)\n]{0,40}\))?\s*(?:(?:nr\.?|no\.?|number|lautet|ist|war|is|glaube?|ich|wohl|müsste|sein)\s*){0,5}[:.#]?\s*";
+const OWN_WORDS: &str = r"(?:geschäfts?-?)?(?:zeichen|zch\.?|aktenzeichen|aktenz\.?|akten-?(?:nr|nummer)\.?|akte|az\b\.?|a\.\s?z\.|gz\b\.?|geschäftszahl|geschäftsz\.?|zahl|referenz(?:nummer)?|reference|ref\b\.?|file)";
+const BETWEEN: &str = r"(?:\s*/\s*unser\p{L}*\s+\p{L}+)?\s*(?:\([^)\n]{0,40}\))?\s*(?:(?:nr\.?|no\.?|number|lautet|ist|war|is|glaube?|ich|wohl|müsste|sein)\s*){0,5}[:.#;]?\s*";
 const OWN_VALUE: &str = r"([0-9]+(?:[_/-][0-9]+)*)";
 
 /// Characters before a number that can say whose it is.
@@ -39,7 +39,7 @@ static YOUR_LETTER: LazyLock<Regex> = LazyLock::new(|| {
 /// "auf Ihr Schreiben vom 19.02.2026 (2024/907)".
 static IN_PARENTHESES: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?i)\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|nachricht|fax|zuschrift)\b(?:[^.;()\n]|\.[0-9]){{0,40}}\(\s*{OWN_VALUE}\s*\)"
+        r"(?i)\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|nachricht|fax|zuschrift)\b(?:[^.;()\n]|\.[0-9]){{0,60}}\(\s*(?:[^()0-9]{{3,50}},\s*)?{OWN_VALUE}\s*\)|\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|fax|zuschrift)\s+(?:mit dem zeichen\s+|zum zeichen\s+|zu\s+)?{OWN_VALUE}(?:[\s,;:.]|$)|\b(?:herrn?|frau|mandant\p{{L}}*)\s[^.;()\n]{{3,60}}\(\s*(?:(?:az|aktenzeichen|akte|zeichen)\b\.?:?\s*)?{OWN_VALUE}\s*\)"
     ))
 });
 static BARE: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9]+(?:[_/-][0-9]+)?"));
@@ -63,7 +63,7 @@ fn plausible(number: &str) -> Option<String> {
 /// The law firm's own case number: labelled in the text or subject, bare in the subject, labelled in the history.
 pub(super) fn aktenzeichen(subject: &str, current: &str, history: &str) -> Option<String> {
     let labelled = |label: &Regex, text: &str| {
-        label.captures_iter(text).find_map(|found| plausible(found.get(1)?.as_str()))
+        label.captures_iter(text).find_map(|found| plausible(found.iter().skip(1).flatten().next()?.as_str()))
     };
     let shaped =
         |label: &Regex, text: &str| labelled(label, text).filter(|number| OUR_SHAPE.is_match(number));
@@ -143,7 +143,9 @@ static DATE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"^[0-9]{1,2}\.[0-9]{1,2}\.(?:[0-9]{2,4})?$|^(?:[0-9]{1,2}/)?(?:19|20)[0-9]{2}$")
 });
 /// "34.70": a number with cents.
-static AMOUNT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[0-9]{1,3}(?:[.,'][0-9]{3})*[.,][0-9]{2}$"));
+static AMOUNT: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"^[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]{2}$|^[0-9]{1,3}(?:[,'][0-9]{3})*\.[0-9]{2}$")
+});
 
 /// "2024/2025", "2024/25": a season, if the second year follows the first.
 static SEASON: LazyLock<Regex> = LazyLock::new(|| pattern(r"^((?:19|20)[0-9]{2})/((?:19|20)?[0-9]{2})$"));
@@ -159,7 +161,7 @@ fn is_season(value: &str) -> bool {
 static PHONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^0[1-9][0-9]{1,4}[ /][0-9]"));
 static BANK: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"^(?:[A-Z]{2}[0-9]{2}(?:\s?[0-9A-Z]{4}){3}|[A-Z]{2}[0-9]{2}\s|(?:HR[AB]|BIC|IBAN|DE|USt|VR|GnR|AG|FN|ISO|UTF|COVID|EU|BLZ)\b)",
+        r"^(?:[A-Z]{2}[0-9]{2}(?:\s?[0-9A-Z]{4}){3}|[A-Z]{2}[0-9]{2}\s|(?:HR[AB]|BIC|IBAN|DE|USt|VR|GnR|AG|FN|ISO|UTF|CHE-|[IVX]+/|COVID|EU|BLZ)\b)",
     )
 });
 

@@ -27,7 +27,7 @@ pub(super) struct Statement {
 /// Text that speaks to the machine that reads it instead of to the law firm.
 static ORDERS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\bignor(?:e|ier\p{L}*)\b.{0,60}\b(?:anweisung|instruction|vorgabe|regel|prompt|previous|bisherig|vorherig)|\b(?:debt_amount|is_creditor_reply|client_aktenzeichen|reference_numbers|system ?prompt|language model|sprachmodell|chatbot|llm)\b|^\W*(?:system|assistant)\s*:|\b(?:ki|ai)-?\s?(?:system|assist|modell|model|agent)|\ban (?:die|alle|das) (?:ki|automatisch\p{L}* verarbeitung)\b|\b(?:setze|setz|trage|erfasse|verbuche|gib|antworte|set|return|output|write|respond)\b.{0,60}\b(?:betrag|amount|forderung|json|claim)\b",
+        r"(?i)\bignor(?:e|ier\p{L}*)\b.{0,60}\b(?:anweisung|instruction|vorgabe|regel|prompt|previous|bisherig|vorherig)|\b(?:debt_amount|is_creditor_reply|client_aktenzeichen|reference_numbers|system ?prompt|language model|sprachmodell|chatbot|llm)\b|^\W*(?:system|assistant)\s*:|\b(?:ki|ai)-?\s?(?:system|assist|modell|model|agent)|\bautomatische systeme\b|\ban (?:die|alle|das) (?:ki|automatisch\p{L}* verarbeitung)\b|\b(?:setze|setz|trage|erfasse|verbuche|gib|antworte|set|return|output|write|respond)\b.{0,60}\b(?:betrag|amount|forderung|json|claim)\b",
     )
 });
 /// Whether a text gives orders to the machine that reads it.
@@ -147,6 +147,8 @@ impl Passage<'_> {
             let Some((mut kind, doubt)) = labels::meaning(figure, &context) else { continue };
             if let Some(is_latest) = columns.at_the_latest(figures.len(), place).filter(|_| self.unit.row) {
                 kind = if is_latest { row } else { Kind::Other };
+            } else if let Some(headed) = columns.headed(&self.unit.text, figures.len(), place) {
+                kind = if figure.negative { Kind::Payment } else { headed };
             } else if self.unit.row && figures.len() > 1 {
                 kind = columns.kind(kind, row, place + 1 == figures.len(), adds_up(&figures));
             }
@@ -230,12 +232,16 @@ fn adds_up(figures: &[&&Figure]) -> bool {
     }
 }
 
+/// A word that is no currency.
+static ANY_WORD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\p{L}{4,}|\b(?:am|bis|von|vom|zum)\b"));
 /// The headings of a table with more than one column of figures.
 #[derive(Default)]
 struct Columns {
     last_is_open: bool,
     /// How many columns are headed by dates, and which of them by the latest.
     dates: Option<(usize, usize)>,
+    /// The words of the heading above, cell by cell, for a row of nothing but figures.
+    cells: Vec<Kind>,
 }
 
 static DATES: LazyLock<Regex> =
@@ -263,7 +269,19 @@ static HEADINGS: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 impl Columns {
+    /// What the heading of its column says of a figure in a row without words.
+    fn headed(&self, row: &str, figures: usize, place: usize) -> Option<Kind> {
+        let is_bare = self.cells.len() == figures && !ANY_WORD.is_match(row);
+        self.cells.get(place).copied().filter(|_| is_bare)
+    }
+
     fn read(&mut self, unit: &Unit, figures: usize) {
+        if figures == 0 {
+            let cells: Vec<&str> =
+                unit.text.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+            self.cells =
+                if cells.len() > 1 { cells.into_iter().map(labels::row_kind).collect() } else { Vec::new() };
+        }
         if figures == 0 && unit.text.contains("  ") {
             self.last_is_open = HEADINGS.is_match(&unit.text);
             self.dates =
