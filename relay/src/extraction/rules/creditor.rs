@@ -3,8 +3,8 @@
 //! Owns the shapes of firms' names and the phrases of representation and sale. It never makes a name up from a domain, and it
 //! compares with no list of creditors; that is the matching's.
 
-use super::names::{folded, usual_case};
 use super::pattern;
+use super::person::{folded, usual_case};
 use regex::Regex;
 use std::sync::LazyLock;
 

@@ -183,49 +183,8 @@ pub(super) fn creditors(
             here.extend(number(cell, "").filter(|_| ALONE.is_match(cell)).map(|number| (0, number)));
         }
         first_column = COLUMN_OF_NUMBERS.is_match(line) || (first_column && !here.is_empty());
-        let mut at = 0;
-        while let Some(label) = LABEL.captures_at(line, at) {
-            let (Some(value), Some(name)) = (label.name("value"), label.name("label")) else { break };
-            let before = tail(line.get(..name.start()).unwrap_or_default(), NEAR);
-            let yours = label.name("whose").is_some() && OWN_LABEL.is_match(name.as_str());
-            let court = COURT.is_match(before)
-                && COURT_LABEL.is_match(name.as_str())
-                && !before.to_lowercase().trim_end().ends_with("unser");
-            let excluded =
-                yours || court || NOT_OURS_LABEL.is_match(name.as_str()) || REGISTER.is_match(before);
-            match number(value.as_str(), line.get(value.end()..).unwrap_or_default()) {
-                Some(number) if !excluded => {
-                    at = value.start() + number.len();
-                    here.push((value.start(), number));
-                }
-                Some(_) => at = value.end(),
-                // The label may be a part of the real one: "Rechnung Nr. 5" is found from its second word.
-                None => at = name.end().max(at + 1),
-            }
-            if !line.is_char_boundary(at) || at >= line.len() {
-                break;
-            }
-        }
-        for code in CODE.find_iter(line) {
-            let before = tail(line.get(..code.start()).unwrap_or_default(), NEAR);
-            let known = here
-                .iter()
-                .any(|(start, number)| *start <= code.start() && code.end() <= start + number.len());
-            let glued = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '/' | '.' | '_'));
-            let is_own = own.is_some_and(|own| code.as_str().contains(own));
-            if !known
-                && !is_own
-                && !glued
-                && !REGISTER.is_match(before)
-                && !COURT.is_match(before)
-                && code.as_str().bytes().filter(u8::is_ascii_digit).count() >= 4
-            {
-                here.extend(
-                    number(code.as_str(), line.get(code.end()..).unwrap_or_default())
-                        .map(|number| (code.start(), number)),
-                );
-            }
-        }
+        labelled(line, &mut here);
+        codes(line, own, &mut here);
         let alone = line.trim().trim_end_matches('.');
         if here.is_empty()
             && asked_for_number
@@ -246,6 +205,55 @@ pub(super) fn creditors(
         }
     }
     found
+}
+
+/// The numbers of a line that a label stands before, with their places.
+fn labelled(line: &str, here: &mut Vec<(usize, String)>) {
+    let mut at = 0;
+    while let Some(label) = LABEL.captures_at(line, at) {
+        let (Some(value), Some(name)) = (label.name("value"), label.name("label")) else { break };
+        let before = tail(line.get(..name.start()).unwrap_or_default(), NEAR);
+        let yours = label.name("whose").is_some() && OWN_LABEL.is_match(name.as_str());
+        let court = COURT.is_match(before)
+            && COURT_LABEL.is_match(name.as_str())
+            && !before.to_lowercase().trim_end().ends_with("unser");
+        let excluded = yours || court || NOT_OURS_LABEL.is_match(name.as_str()) || REGISTER.is_match(before);
+        match number(value.as_str(), line.get(value.end()..).unwrap_or_default()) {
+            Some(number) if !excluded => {
+                at = value.start() + number.len();
+                here.push((value.start(), number));
+            }
+            Some(_) => at = value.end(),
+            // The label may be a part of the real one: "Rechnung Nr. 5" is found from its second word.
+            None => at = name.end().max(at + 1),
+        }
+        if !line.is_char_boundary(at) || at >= line.len() {
+            break;
+        }
+    }
+}
+
+/// Codes that are numbers whatever stands before them.
+fn codes(line: &str, own: Option<&str>, here: &mut Vec<(usize, String)>) {
+    for code in CODE.find_iter(line) {
+        let before = tail(line.get(..code.start()).unwrap_or_default(), NEAR);
+        let known =
+            here.iter().any(|(start, number)| *start <= code.start() && code.end() <= start + number.len());
+        let glued = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '/' | '.' | '_'));
+        let is_own = own.is_some_and(|own| code.as_str().contains(own));
+        if !known
+            && !is_own
+            && !glued
+            && !REGISTER.is_match(before)
+            && !COURT.is_match(before)
+            && code.as_str().bytes().filter(u8::is_ascii_digit).count() >= 4
+        {
+            here.extend(
+                number(code.as_str(), line.get(code.end()..).unwrap_or_default())
+                    .map(|number| (code.start(), number)),
+            );
+        }
+    }
 }
 
 /// The heading of a table whose first column holds numbers.

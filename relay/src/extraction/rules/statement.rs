@@ -4,6 +4,7 @@
 //! all (text in quotation marks, orders to the reader, somebody else's debt). What a figure's own words say is `labels`'; which
 //! figure is the claim is `amounts`'.
 
+use super::clauses;
 use super::figures::{self, Currency, Figure};
 use super::flow::{self, Unit};
 use super::kind;
@@ -77,7 +78,7 @@ pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool
         let is_listed = flow::is_bullet(&unit.text);
         // "Wir würden uns zufriedengeben mit" and what is listed below it.
         listing_offers = (listing_offers && is_listed)
-            || (!is_listed && !unit.text.ends_with(['.', '!', '?']) && labels::is_offer(&unit.text));
+            || (!is_listed && !unit.text.ends_with(['.', '!', '?']) && clauses::is_offer(&unit.text));
         if listing_offers && is_listed {
             continue;
         }
