@@ -53,7 +53,7 @@ static THRESHOLD: LazyLock<Regex> = LazyLock::new(|| {
 /// A payment towards the claim: its label is the nearer word, and not what the figure is.
 static PAID_TOWARDS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"\b(?:zahlte[nt]?|überwies(?:en)?|ueberwies(?:en)?|leistete[nt]?|entrichtete[nt]?|beglich(?:en)?|erbrachte[n]?|tilgte[n]?|paid)\b[^.;]*$",
+        r"\b(?:zahlte[nt]?|überwies(?:en)?|ueberwies(?:en)?|leistete[nt]?|entrichtete[nt]?|beglich(?:en)?|erbrachte[n]?|tilgte[n]?|kam(?:en)? zurück|zurück kam(?:en)?|erhielt(?:en)? (?:ich|wir)|bekam(?:en)? (?:ich|wir)|paid)\b[^.;]*$",
     )
 });
 /// What would be owed under a condition is not what is owed.
@@ -110,7 +110,7 @@ static NOT_YET: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"\b(?:nicht|keine?|noch|bis heute|un|not|yet|wurde nie|nie)\b"));
 static OFFERS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"\b(?:sind (?:\p{L}+ ){0,4}bereit|wären (?:\p{L}+ ){0,4}bereit|bieten (?:\p{L}+ ){0,3}(?:an|ihnen)|schlagen (?:\p{L}+ ){0,6}vor|können uns (?:\p{L}+ ){0,3}vorstellen|erwarten (?:\p{L}+ ){0,2}mindestens|willing to|prepared to)\b",
+        r"\b(?:(?:ist|bin|sind) (?:\p{L}+ ){0,4}bereit|wären (?:\p{L}+ ){0,3}zufrieden|wären (?:\p{L}+ ){0,4}bereit|bieten (?:\p{L}+ ){0,3}(?:an|ihnen)|schlagen (?:\p{L}+ ){0,6}vor|können uns (?:\p{L}+ ){0,3}vorstellen|erwarten (?:\p{L}+ ){0,2}mindestens|willing to|prepared to)\b",
     )
 });
 

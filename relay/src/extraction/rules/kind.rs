@@ -149,12 +149,12 @@ static NOT_SETTLED: LazyLock<Regex> = LazyLock::new(|| {
 });
 static REJECTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\blehne[n]?\b[^.]*\bab\b|\bmach(?:e|en)\b[^.]{0,40}\bnicht mit\b|\b(?:plan|zustimmung|vergleich|einigung|vorschlag|angebot|das)\p{L}*\b[^.]{0,60}\bkommt\b[^.]{0,40}\bnicht (?:in betracht|in frage|infrage)\b|\b(?:nähertreten|näher treten)\b|\b(?:deutlich |viel )?zu (?:gering|niedrig|wenig)\b|\bnicht (?:\p{L}+ ){0,2}bereit\b|\btreten\b[^.]*\bnicht bei\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|we (?:do|will|would|can) not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
+        r"(?i)\blehne[n]?\b[^.]*\bab\b|\bmach(?:e|en)\b[^.]{0,40}\bnicht mit\b|\b(?:plan|zustimmung|vergleich|einigung|vorschlag|angebot|das)\p{L}*\b[^.]{0,60}\bkommt\b[^.]{0,40}\bnicht (?:in betracht|in frage|infrage)\b|\b(?:nähertreten|näher treten)\b|\b(?:deutlich |viel )?zu (?:gering|niedrig|wenig)\b|\bnimmt\b[^.]*\bnicht an\b|\bnicht (?:\p{L}+ ){0,2}bereit\b|\btreten\b[^.]*\bnicht bei\b|\b(?:abgelehnt|ablehnung|ablehnen|abzulehnen|zurückgewiesen|weisen\b[^.]*\bzurück)\b|\b(?:nicht|keine\p{L}*)\b[^.]{0,80}\b(?:zustimm\p{L}*|zugestimmt|annehmen|anzunehmen|akzeptier\p{L}*|einverstanden|einlassen|in betracht|beitreten|zustimmung)\b|\bstimmen\b[^.]*\bnicht\b[^.]{0,40}\bzu\b|\bnicht\b[^.]{0,20}\beinverstanden\b|\bzustimmung\b[^.]{0,60}\b(?:verweiger\p{L}*|versag\p{L}*|nicht)\b|\b(?:reject|refuse|decline|(?:can ?not|cannot|unable to|we (?:do|will|would|can) not) (?:accept|agree|consent))\p{L}*\b|\bnicht möglich\b|\b(?:nicht|keinesfalls) näher\b",
     )
 });
 static WOULD_TAKE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden)|sind (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:zufriedengeben|zufrieden geben|akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen|ausbuchen|fallen ?lassen)|erwarten (?:wir )?(?:\p{L}+ ){0,2}mindestens|lassen wir (?:\p{L}+ ){0,3}(?:fallen|ruhen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|(?:machen|haben) wir (?:\p{L}+ ){0,3}vorschlag|gehen\b.{0,60}\bein, (?:betrachten|sehen)|would (?:\p{L}+ ){0,2}(?:accept|settle|agree|take)|counter-?(?:offer|proposal))\b",
+        r"(?i)\b(?:vorstellbar|wären (?:\p{L}+ ){0,5}(?:bereit|einverstanden|zufrieden)|(?:ist|bin|sind) (?:\p{L}+ ){0,5}bereit|könnten (?:wir )?(?:uns )?(?:\p{L}+ ){0,8}(?:vorstellen|zustimmen|akzeptieren|einlassen)|würden (?:wir )?(?:\p{L}+ ){0,10}(?:zufriedengeben|zufrieden geben|akzeptieren|zustimmen|annehmen|verzichten|erlassen|genügen|begnügen|ausbuchen|fallen ?lassen)|erwarten (?:wir )?(?:\p{L}+ ){0,2}mindestens|lassen wir (?:\p{L}+ ){0,3}(?:fallen|ruhen)|gegenvorschlag|gegenangebot|unser (?:vergleichs)?(?:angebot|vorschlag)|schlagen (?:\p{L}+ ){0,6}vor|gewähren|bieten|prepared to|willing to|(?:machen|haben) wir (?:\p{L}+ ){0,3}vorschlag|gehen\b.{0,60}\bein, (?:betrachten|sehen)|would (?:\p{L}+ ){0,2}(?:accept|settle|agree|take)|counter-?(?:offer|proposal))\b",
     )
 });
 static LESSER: LazyLock<Regex> = LazyLock::new(|| {
@@ -173,7 +173,7 @@ static AGREES: LazyLock<Regex> = LazyLock::new(|| {
 });
 static INSTALMENTS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:tilgungsraten?|abzahlen|raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|monatlich\p{L}*\s+(?:eur|€)?\s?[0-9]+|[0-9]+\s?(?:eur|euro|€)\s+(?:monatlich|im monat|pro monat)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
+        r"(?i)\b(?:tilgungsraten?|ratenvereinbarung|abzahlen|raten\s+(?:zu|von|à|in höhe)|monatsraten?|ratenzahlung(?:en|svereinbarung|sangebot|svorschlag|splan)?|ratenplan|teilzahlung(?:en|svereinbarung)|monatlich\p{L}*\s+(?:eur|€)?\s?[0-9]+|[0-9]+\s?(?:eur|euro|€)\s+(?:monatlich|im monat|pro monat)|(?:in )?monatlich\p{L}* (?:raten|zahlung\p{L}*|teilbetr\p{L}*|rate)|rate(?:n)? (?:von|in höhe)|instal?lments?)\b",
     )
 });
 static ARRANGES: LazyLock<Regex> = LazyLock::new(|| {

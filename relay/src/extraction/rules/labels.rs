@@ -75,7 +75,7 @@ static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     ]
     .join("|");
     let rest = [
-        r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|(?:bekomm|krieg)(?:e|en)\b.{0,20}?\bnoch|valutier\p{L}*|valuta|fehl(?:t|en)",
+        r"rest(?:liche[rnms]?\s+)?(?:forderung|schuld|betrag|saldo|summe|kapital|kaufpreis|verbindlichkeit)\p{L}*|verbleib\p{L}*|verblieben\p{L}*|\p{L}*bleib(?:t|en)|(?:bekomm|krieg)(?:e|en)\b.{0,20}?\bnoch|valutier\p{L}*|valuta|fehl(?:t|en)|rest",
         r"offen(?:e[rnms]?)?\s+(?:\p{L}+\s+)?(?:gesamt)?(?:betrag|forderung|saldo|summe|posten)\p{L}*|aussteh\p{L}*|ausst[aä]nd\p{L}*|au(?:ß|ss)enst[aä]nd\p{L}*|aushaft\p{L}*|\p{L}*saldo|salden|\p{L}*kontostand|balance|outstanding|zur zahlung|zu (?:tragen|begleichen|entrichten|überweisen)|zu zahlen\p{L}*|zahlbetrag|ablöse\p{L}*|forderungsstand|remain\p{L}*|(?:amount )?(?:now |still )?(?:due|owed|owing|payable)|owes|unpaid|arrears|offensteh\p{L}*|offen",
         r"(?:steht|stehen|sind|ist)\s+(?:(?:uns|bei uns|hier|derzeit|aktuell|somit|damit|also|mir|demnach|mithin|daher|nun|nunmehr|insgesamt)\s+)*noch",
     ]
@@ -182,7 +182,8 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
         return Kind::Rest;
     }
     let mut label = nearest(own);
-    if (label == Kind::Claim && REMAINS.is_match(own)) || (label == Kind::Unlabelled && own.trim() == "noch")
+    if (label == Kind::Claim && REMAINS.is_match(own))
+        || (label == Kind::Unlabelled && ONLY_STILL.is_match(own))
     {
         label = Kind::Rest;
     }
@@ -227,6 +228,7 @@ fn kind(own: &str, behind: &str, context: &Context<'_>) -> Kind {
 /// "haftet mit 4.271,38 EUR aus", as Austrian creditors say it.
 static HAFTET: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bhafte[tn]\b"));
 static AUS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:unberichtigt\s+)?aus\b"));
+static ONLY_STILL: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|[,:;!]\s*)noch\s*$"));
 static REMAINS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\bverbleib\p{L}*\b"));
 
 /// Whether a verb before the figure has a noun of its own as its subject, so that it cannot point back to an earlier label.

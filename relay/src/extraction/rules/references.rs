@@ -39,7 +39,7 @@ static YOUR_LETTER: LazyLock<Regex> = LazyLock::new(|| {
 /// "auf Ihr Schreiben vom 19.02.2026 (2024/907)".
 static IN_PARENTHESES: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?i)\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|nachricht|fax|zuschrift)\b(?:[^.;()\n]|\.[0-9]){{0,60}}\(\s*(?:[^()0-9]{{3,50}},\s*)?{OWN_VALUE}\s*\)|\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|fax|zuschrift)\s+(?:mit dem zeichen\s+|zum zeichen\s+|zu\s+)?{OWN_VALUE}(?:[\s,;:.]|$)|\b(?:herrn?|frau|mandant\p{{L}}*)\s[^.;()\n]{{3,60}}\(\s*(?:(?:az|aktenzeichen|akte|zeichen)\b\.?:?\s*)?{OWN_VALUE}\s*\)"
+        r"(?i)\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|nachricht|fax|zuschrift)\b(?:[^.;()\n]|\.[0-9]){{0,60}}\(\s*(?:[^()0-9]{{3,50}},\s*)?{OWN_VALUE}\s*\)|\bihr\p{{L}}*\s+(?:\p{{L}}*anfrage|schreiben|brief|e-?mail|fax|zuschrift)\s+(?:mit dem zeichen\s+|zum zeichen\s+|zu\s+)?{OWN_VALUE}(?:[\s,;:.]|$)|\bsie (?:fragten|schrieben|erkundigten)\b[^.;\n]{{0,40}}\b(?:zeichen|aktenzeichen|az)\b\.?:?\s*{OWN_VALUE}|\bbei ihnen:?\s+(?:unter\s+)?{OWN_VALUE}|\b(?:herrn?|frau|mandant\p{{L}}*)\s[^.;()\n]{{3,60}}\(\s*(?:(?:az|aktenzeichen|akte|zeichen)\b\.?:?\s*)?{OWN_VALUE}\s*\)"
     ))
 });
 static BARE: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9]+(?:[_/-][0-9]+)?"));
@@ -102,7 +102,7 @@ fn bare(subject: &str) -> Option<String> {
 static YEAR_ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:19|20)[0-9]{2}$"));
 static AFTER_MONEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^\s?(?:eur|€|%|uhr|kb|mb|seiten)"));
 
-const NOUNS: &str = r"(?:\p{L}+-?)?(?:zeichen|nummer|konto|vertrag|vertrags|rechnung|polizze|police|buchung|auftrag|bestellung|darlehen|kredit|debitor|debitoren|schein|akte|karte|mietobjekt|mitglied|bescheid|vorgang|schadenfall|schaden|fall|geschäftszeichen|kommission|ausweis|projekt|objekt)(?:e?s)?(?:-?\s?(?:nr|no|nummer|id)\b\.?)?|(?:kunden|kd|kto|rg|re|rech|vers|vertr|vsnr|vn|mitgl|pol|az|gz|stamm|beitrags|betriebs|akten|ordnungs|referenz|inkasso)\.?\s?-?\s?(?:nr|no|nummer|id)\b\.?|(?:kdnr|kundennr|rgnr|az|gz|uz|ref|kd|rg|kunde|kundin)\b\.?|(?:invoice|account|contract|reference|customer|file|policy|order|case|booking|loan)(?: (?:no|number|ref|id)\b\.?)?|our ref(?:erence)?\b\.?|\p{L}+-(?:nr|id)\b\.?|\p{L}+nr\b\.?";
+const NOUNS: &str = r"(?:\p{L}+-?)?(?:zeichen|nummer|konto|vertrag|vertrags|rechnung|polizze|police|buchung|auftrag|bestellung|darlehen|kredit|debitor|debitoren|schein|akte|karte|mietobjekt|mitglied|bescheid|vorgang|schadenfall|schaden|fall|geschäftszeichen|kommission|ausweis|projekt|objekt)(?:e?s)?(?:-?\s?(?:nr|no|nummer|id)\b\.?)?|(?:kunden|st|steuer|kd|kto|rg|re|rech|vers|vertr|vsnr|vn|mitgl|pol|az|gz|stamm|beitrags|betriebs|akten|ordnungs|referenz|inkasso)\.?\s?-?\s?(?:nr|no|nummer|id)\b\.?|(?:kdnr|kundennr|rgnr|az|gz|uz|ref|kd|rg|kunde|kundin)\b\.?|(?:invoice|account|contract|reference|customer|file|policy|order|case|booking|loan)(?: (?:no|number|ref|id)\b\.?)?|our ref(?:erence)?\b\.?|\p{L}+-(?:nr|id)\b\.?|\p{L}+nr\b\.?";
 
 static THEIR_LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
@@ -111,7 +111,7 @@ static THEIR_LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
 });
 static LABEL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(&format!(
-        r"(?i)(?P<whose>\b(?:ihr|dortig|your)\p{{L}}*\s+(?:\p{{L}}+\s+)?)?\b(?P<label>{NOUNS})\s*(?:\([^)\n]{{0,40}}\))?\s*(?:(?:unser|bei unser)\p{{L}}*\s+\p{{L}}+\s*)?(?:nr\.?|nummer|no\.?|number|bleibt|lautet|ist|is|mit der nummer)?\s*[:.#]?\s*(?P<value>(?-i:(?:\p{{Lu}}{{1,4}}\s)?(?:[\p{{Lu}}0-9][\p{{L}}0-9]*|\p{{Ll}}{{1,4}}-[0-9]+)(?:[-./_]{{1,2}}[\p{{L}}0-9]+)*(?:(?:[ \x{{a0}}][0-9]{{3,8}}\b){{1,3}}(?:[ \x{{a0}}][0-9]{{1,2}}\b|/[0-9]{{1,4}}\b)?|[ ][A-Z]{{1,2}}[0-9]{{2,4}}\b)?))"
+        r"(?i)(?P<whose>\b(?:ihr|dortig|your)\p{{L}}*\s+(?:\p{{L}}+\s+)?)?\b(?P<label>{NOUNS})\s*(?:\([^)\n]{{0,40}}\))?\s*(?:(?:unser|bei unser)\p{{L}}*\s+\p{{L}}+\s*)?(?:nr\.?|nummer|no\.?|number|bleibt|lautet|ist|is|mit der nummer)?\s*[:.#]?\s*(?P<value>(?-i:[0-9]+/[0-9]{{2}}[ ][A-Z]{{2}}[0-9]{{0,4}}\b|(?:\p{{Lu}}{{1,4}}\s)?(?:[\p{{Lu}}0-9][\p{{L}}0-9]*|\p{{Ll}}{{1,4}}-[0-9]+)(?:[-./_]{{1,2}}[\p{{L}}0-9]+)*(?:(?:[ \x{{a0}}][0-9]{{3,8}}\b){{1,3}}(?:[ \x{{a0}}][0-9]{{1,2}}\b|/[0-9]{{1,4}}\b)?|[ ][A-Z]{{1,2}}[0-9]{{2,4}}\b)?))"
     ))
 });
 /// A code of capitals and digits is a number even behind a word that is no label: "Finanzkauf AB/12-3456".

@@ -28,7 +28,7 @@ pub(super) struct Statement {
 /// Text that speaks to the machine that reads it instead of to the law firm.
 static ORDERS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\bignor(?:e|ier\p{L}*)\b.{0,60}\b(?:anweisung|instruction|vorgabe|regel|prompt|previous|bisherig|vorherig)|\b(?:debt_amount|is_creditor_reply|client_aktenzeichen|reference_numbers|system ?prompt|language model|sprachmodell|chatbot|llm)\b|^\W*(?:system|assistant)\s*:|\b(?:ki|ai)-?\s?(?:system|assist|modell|model|agent)|\bautomatische systeme\b|\ban (?:die|alle|das) (?:ki|automatisch\p{L}* verarbeitung)\b|\b(?:setze|setz|trage|erfasse|verbuche|gib|antworte|set|return|output|write|respond)\b.{0,60}\b(?:betrag|amount|forderung|json|claim)\b",
+        r"(?i)\bignor(?:e|ier\p{L}*)\b.{0,60}\b(?:anweisung|instruction|vorgabe|regel|prompt|previous|bisherig|vorherig)|\b(?:debt_amount|is_creditor_reply|client_aktenzeichen|reference_numbers|system ?prompt|language model|sprachmodell|chatbot|llm)\b|^\W*(?:system|assistant)\s*:|\b(?:ki|ai)-?\s?(?:system|assist|modell|model|agent)|\bautomatische\p{L}*\s+\p{L}*systeme?\b|\ban (?:die|alle|das) (?:ki|automatisch\p{L}* verarbeitung)\b|\b(?:setze|setz|trage|erfasse|verbuche|gib|antworte|set|return|output|write|respond)\b.{0,60}\b(?:betrag|amount|forderung|json|claim)\b",
     )
 });
 /// Whether a text gives orders to the machine that reads it.
