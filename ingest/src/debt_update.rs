@@ -76,6 +76,7 @@ pub fn parse(body: &[u8], arrival: Timestamp) -> Result<(Email, FirstMessage), P
         decided_by: None,
         client_id: None,
         entry_key: None,
+        expected: None,
     };
     let payload = serde_json::to_value(&message).map_err(|_| Problem::Internal)?;
     bound(&mut fields, &payload);

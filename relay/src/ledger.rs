@@ -143,7 +143,7 @@ impl EmailChange {
                 Outcome::NotCreditorReply => change.shows("not_creditor_reply", None, "not_applicable"),
                 Outcome::Extracted => change.shows("extracted", None, "pending"),
                 Outcome::Fetched => change.shows("received", None, "pending"),
-                Outcome::Sent | Outcome::Discarded => {} // say nothing about the mail
+                Outcome::Sent | Outcome::Discarded | Outcome::StalePlan => {} // say nothing about the mail
             },
             Transition::Parked(_, _) => change.shows("matching", Some("no_match"), "pending"),
             Transition::Retry(_, failure) => {

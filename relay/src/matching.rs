@@ -216,6 +216,7 @@ mod tests {
             decided_by: None,
             client_id: None,
             entry_key: None,
+            expected: None,
         }
     }
 

@@ -24,6 +24,8 @@ pub enum Outcome {
     Sent,
     /// Nothing was left to be done: what it was about has been settled otherwise.
     Discarded,
+    /// A repair that did not find what its plan had seen.
+    StalePlan,
 }
 
 impl Outcome {
@@ -40,6 +42,7 @@ impl Outcome {
             Outcome::Fetched => "fetched",
             Outcome::Sent => "sent",
             Outcome::Discarded => "discarded",
+            Outcome::StalePlan => "stale_plan",
         }
     }
 }

@@ -354,6 +354,20 @@ pub struct CreditorDebtUpdate {
     /// The key of the creditor entry that a person named, in that client or in the one that is found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry_key: Option<String>,
+    /// What a repair has seen in the entry and wants to find there; anything else, and its plan is stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
+}
+
+/// An entry's state, as far as an update of ours changes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// The stamp of our mark, as it stands there; None = there is no mark.
+    #[serde(default)]
+    pub stamp: Option<String>,
+    /// The amount; None = there is none.
+    #[serde(default)]
+    pub amount: Option<Amount>,
 }
 
 /// Personal data: a `Debug` print names the mail and the stamp only.

@@ -36,7 +36,8 @@ impl Summary {
                 | Outcome::NotCreditorReply
                 | Outcome::Fetched
                 | Outcome::Sent
-                | Outcome::Discarded,
+                | Outcome::Discarded
+                | Outcome::StalePlan,
             ) => {}
             Transition::Retry(_, _) => self.retried += 1,
             Transition::Parked(_, _) => self.parked += 1,

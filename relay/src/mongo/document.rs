@@ -89,8 +89,13 @@ pub(super) fn statement(
             ("id", Some(RawBsonRef::String(id))) => {
                 filter.set(name, rawdoc! { "$eq": id, "$not": { "$type": "array" } })?
             }
-            (MARK, _) if entry.fence.is_some() => {
-                filter.set("_relay.stamp", rawdoc! { "$type": "string", "$lt": stamp.as_str() })?;
+            (MARK, _) if let Some(fence) = &entry.fence => {
+                // A repair wants the very mark that its plan has seen, which may be as high as its own.
+                let passes = match update.expected {
+                    Some(_) => rawdoc! { "$type": "string", "$eq": fence.stamp.as_str() },
+                    None => rawdoc! { "$type": "string", "$lt": stamp.as_str() },
+                };
+                filter.set("_relay.stamp", passes)?;
             }
             (MARK, None) => filter.set("_relay.stamp", rawdoc! { "$exists": false })?,
             (_, Some(RawBsonRef::Undefined)) => filter.set(name, rawdoc! { "$type": "undefined" })?,
@@ -98,7 +103,12 @@ pub(super) fn statement(
             (_, None) => filter.set(name, rawdoc! { "$exists": false })?,
         }
     }
-    let mut new = new_fields(&place, update, *amount)?;
+    let is_there = update.expected.as_ref().is_some_and(|expected| expected.amount == Some(*amount));
+    // Where the amount is right, a repair gives the mark back and leaves everything else to whoever has changed it.
+    let mut new = match is_there {
+        true => Fields { place: &place, document: RawDocumentBuf::new() },
+        false => new_fields(&place, update, *amount)?,
+    };
     let previous = entry.stored.known().map_or(RawBson::Null, |amount| RawBson::Double(amount.to_f64()));
     new.set(MARK, rawdoc! { "stamp": stamp.as_str(), "email": update.email_id, "previous": previous })?;
     let change = rawdoc! { "$set": new.document };

@@ -316,8 +316,11 @@ fn conclude(message: Open, verdict: Verdict, notifies: bool) -> Finished {
     if let Some(email) = &mut finished.email {
         email.match_confidence = verdict.confidence;
     }
-    if verdict.outcome == Outcome::Superseded && update.origin == Origin::Replay {
-        finished.email = None; // a replay that came too late says nothing new about the mail
+    // A replay that came too late says nothing new about the mail, nor does a repair that found something else than it expected.
+    let says_nothing = verdict.outcome == Outcome::StalePlan
+        || (verdict.outcome == Outcome::Superseded && update.origin == Origin::Replay);
+    if says_nothing {
+        finished.email = None;
     }
     finished.ledger =
         verdict.ledger.zip(update.new_debt_amount).map(|((client_id, entry_key, aktenzeichen), amount)| {

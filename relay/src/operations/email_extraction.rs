@@ -258,6 +258,7 @@ fn debt_update(mail: &StoredMail, entities: &ExtractedEntities, stamp: Stamp) ->
         decided_by: None,
         client_id: None,
         entry_key: None,
+        expected: None,
     }
 }
 

@@ -22,7 +22,8 @@ pub(super) fn of_verdict(claim: &Claim, update: &CreditorDebtUpdate, verdict: &V
         | Outcome::NotCreditorReply
         | Outcome::Fetched
         | Outcome::Sent
-        | Outcome::Discarded => None,
+        | Outcome::Discarded
+        | Outcome::StalePlan => None,
     }
 }
 

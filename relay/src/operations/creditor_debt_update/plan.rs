@@ -11,7 +11,7 @@ use crate::{
 };
 use serde_json::json;
 use shared::{
-    message::{CreditorDebtUpdate, MessageId, Origin},
+    message::{CreditorDebtUpdate, Expected, MessageId, Origin},
     money::Amount,
 };
 use std::{
@@ -83,6 +83,11 @@ impl Verdict {
         }
     }
 
+    /// A repair whose entry is not there any more, or cannot be told from another one.
+    fn without_target() -> Verdict {
+        Verdict { outcome: Outcome::StalePlan, ..Verdict::held(STALE, &[]) }
+    }
+
     fn at(target: &Target<'_>, outcome: Outcome, reason: impl Into<String>) -> Verdict {
         let Target { found, entry, confidence } = target;
         let carried = matches!(outcome, Outcome::Applied | Outcome::Already);
@@ -116,6 +121,8 @@ pub(super) enum Step {
     Coalesced,
 }
 
+const STALE: &str = "the entry is not as the plan of this repair has seen it";
+
 fn ended(verdict: Verdict) -> Box<Step> {
     Box::new(Step::Ended(verdict))
 }
@@ -142,11 +149,13 @@ pub(super) fn locate<'a>(documents: &Documents<'a>, message: &Open) -> Result<Ta
         return Err(ended(Verdict::held("the mail names neither a case number nor a client", &[])));
     }
     let otherwise_named = documents.index.otherwise_named(&message.keys);
-    if clients.is_empty() && !otherwise_named.is_empty() {
+    if clients.is_empty() && !otherwise_named.is_empty() && message.update.expected.is_none() {
         let reason = "a number of the mail is a case number, but of a client of another name";
         return Err(ended(Verdict::held(reason, &otherwise_named)));
     }
+    let is_repair = message.update.expected.is_some();
     match matching::find_entry(&clients, &message.update) {
+        Match::ClientMissing | Match::Unclear(_) if is_repair => Err(ended(Verdict::without_target())),
         Match::Entry(client, entry, confidence) => {
             let found = documents.by_id.get(client.client_id.as_str());
             found.map(|found| Target { found, entry, confidence }).ok_or_else(|| Box::new(Step::Coalesced))
@@ -195,6 +204,9 @@ pub(super) fn plan<'a>(
 /// The verdict on a message that the entry, or the ledger where the entry's mark is missing, is already past; None = it may pass.
 fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> {
     let update = &message.update;
+    if let Some(expected) = &update.expected {
+        return stale_repair(message, target, expected);
+    }
     let key = || (target.found.client.client_id.clone(), target.entry.entry_key.clone());
     let (stamp, email_id, amount, previous) = match &target.entry.fence {
         Some(fence) => (fence.stamp.clone(), fence.email_id, target.entry.stored.known(), fence.previous),
@@ -216,6 +228,29 @@ fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> 
         return Some(Verdict { old_amount: previous, ..Verdict::at(target, outcome, reason) });
     }
     Some(Verdict::at(target, Outcome::HeldForReview, "another amount of the same stamp is stored"))
+}
+
+/// The verdict on a repair: written, by this attempt or another one, or not as its plan has seen the entry. The ledger says nothing
+/// here: it is what the repair is made from.
+fn stale_repair(message: &Open, target: &Target<'_>, expected: &Expected) -> Option<Verdict> {
+    let (update, entry) = (&message.update, target.entry);
+    let stamp = update.stamp.to_string();
+    let is_there =
+        entry.fence.as_ref().is_some_and(|fence| fence.stamp == stamp && fence.email_id == update.email_id)
+            && entry.stored.known() == update.new_debt_amount;
+    if is_there {
+        let (outcome, reason) = if message.sent {
+            (Outcome::Applied, "repaired")
+        } else {
+            (Outcome::Already, "this is stored already")
+        };
+        return Some(Verdict { old_amount: expected.amount, ..Verdict::at(target, outcome, reason) });
+    }
+    let seen = entry.fence.as_ref().map(|fence| fence.stamp.as_str());
+    let is_as_seen = seen == expected.stamp.as_deref()
+        && entry.stored != StoredAmount::Unreadable
+        && entry.stored.known() == expected.amount;
+    (!is_as_seen).then(|| Verdict::at(target, Outcome::StalePlan, STALE))
 }
 
 fn guard_in_order(

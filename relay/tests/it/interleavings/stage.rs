@@ -194,6 +194,7 @@ impl<'a> Stage<'a> {
             decided_by: None,
             client_id: None,
             entry_key: None,
+            expected: None,
         };
         let payload = serde_json::to_value(update).unwrap();
         let id = self.world.message(OPERATION.name(), mail.email_id, payload).await;
