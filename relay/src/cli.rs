@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "standard output is a command's result; logs go to standard error")]
 
 mod extract;
+mod reconcile;
 
 use crate::{
     config::{Config, Settings},
@@ -60,6 +61,10 @@ enum Command {
         #[arg(long)]
         file: Option<PathBuf>,
     },
+    /// Compare MongoDB with what was written there; changes nothing without --repair
+    Reconcile(reconcile::ReconcileArguments),
+    /// How healthy the mails of the last days are, and what to do; exit 0 from 0.95, 1 below, 3 if it cannot be told
+    Audit(reconcile::AuditArguments),
     /// Check the configuration without connecting
     CheckConfig,
 }
@@ -135,6 +140,16 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Run { once } => match checked(&cli.settings).await {
             Ok((_, context)) if *once => run_once(context).await,
             Ok((config, context)) => run(config, context).await,
+            Err(problems) => return bad_configuration(&problems),
+        },
+        Command::Reconcile(arguments) => match checked(&cli.settings).await {
+            Ok((config, context)) => {
+                reconcile::reconcile(&context, config.reconcile_rows_per_second, cli.json, arguments).await
+            }
+            Err(problems) => return bad_configuration(&problems),
+        },
+        Command::Audit(arguments) => match checked(&cli.settings).await {
+            Ok((_, context)) => reconcile::run_audit(&context, cli.json, arguments).await,
             Err(problems) => return bad_configuration(&problems),
         },
         Command::Extract { file } => match cli.settings.extractor() {
@@ -229,7 +244,11 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
                 print!("{explanation}");
             }
         }
-        Command::Run { .. } | Command::Extract { .. } | Command::CheckConfig => {}
+        Command::Run { .. }
+        | Command::Extract { .. }
+        | Command::Reconcile(_)
+        | Command::Audit(_)
+        | Command::CheckConfig => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,12 +2,14 @@
 
 mod extractor;
 mod notification;
+mod reconcile;
 mod resend;
 
-use crate::{extraction::model::ModelConfig, smtp::Mailer, write_guard::WriteGuard};
+use crate::{extraction::model::ModelConfig, reconcile::Schedule, smtp::Mailer, write_guard::WriteGuard};
 use clap::Args;
 pub use extractor::ExtractorSettings;
 pub use notification::NotificationSettings;
+pub use reconcile::ReconcileSettings;
 use reqwest::Url;
 pub use resend::{ResendConfig, ResendSettings};
 use shared::process::{LogFormat, Secret, log_filter, secret};
@@ -70,6 +72,8 @@ pub struct Settings {
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
     #[command(flatten)]
+    reconcile: ReconcileSettings,
+    #[command(flatten)]
     resend: ResendSettings,
     /// The letters to the firm
     #[command(flatten)]
@@ -101,6 +105,10 @@ pub struct Config {
     pub resend: Option<ResendConfig>,
     /// What sends letters to the firm; None = nothing is sent.
     pub mailer: Option<Mailer>,
+    /// How MongoDB is compared with the ledger; None = this relay does not.
+    pub reconcile: Option<Schedule>,
+    /// Rows of the ledger that a comparison reads per second.
+    pub reconcile_rows_per_second: u32,
 }
 
 impl Settings {
@@ -151,6 +159,9 @@ impl Settings {
         let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
         let extractor = keep_all(&mut problems, self.extractor());
         let resend = self.resend.check(&mut problems);
+        let reconcile = self.reconcile.check(&mut problems);
+        let reconcile_rows_per_second = reconcile
+            .map_or_else(|| self.reconcile.rows_per_second(&mut problems), |s| Some(s.rows_per_second));
         let log_format = given(&self.log_format, LOG_FORMAT).parse::<LogFormat>();
         keep(&mut problems, log_format.map_err(|problem| format!("LOG_FORMAT {problem}")));
         keep(&mut problems, log_filter());
@@ -169,6 +180,8 @@ impl Settings {
                 retention: Duration::from_secs(retention? * 86_400),
                 resend,
                 mailer: mailer?,
+                reconcile,
+                reconcile_rows_per_second: reconcile_rows_per_second?,
             })
         };
         config().filter(|_| problems.is_empty()).ok_or(problems)

@@ -4,6 +4,7 @@
 //! [`mail_text`] and [`extraction`]; a debt update with [`matching`], [`write_guard`] and [`mongo`]), and [`outbox`] finishes it in
 //! one statement together with [`ledger`]. [`outcome`] says what follows from a failure, [`breaker`] what from an outage.
 
+pub mod audit;
 pub mod breaker;
 pub mod cli;
 pub mod client;
@@ -21,6 +22,7 @@ pub mod mongo;
 pub mod operations;
 pub mod outbox;
 pub mod outcome;
+pub mod reconcile;
 pub mod relay;
 pub mod resend;
 pub mod review;

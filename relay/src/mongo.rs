@@ -145,7 +145,8 @@ impl Clients {
             return Ok(Vec::new());
         }
         let objects = ids.iter().filter_map(|id| ObjectId::parse_str(id).ok()).map(Bson::ObjectId);
-        let either: Vec<Bson> = ids.iter().map(|id| Bson::from(*id)).chain(objects).collect();
+        let numbers = ids.iter().filter_map(|id| numeric_id(id));
+        let either: Vec<Bson> = ids.iter().map(|id| Bson::from(*id)).chain(objects).chain(numbers).collect();
         self.find(doc! { "_id": { "$in": either } }, None).await
     }
 
@@ -319,6 +320,16 @@ impl Clients {
         let changed = reply.get_i32("nModified").unwrap_or(0);
         let all_changed = usize::try_from(changed) == Ok(updates.len() - refused.len().min(updates.len()));
         Ok(Written { all_changed, refused })
+    }
+}
+
+/// An `_id` that is a number, from its text in [`Client::client_id`].
+fn numeric_id(text: &str) -> Option<Bson> {
+    let (kind, digits) = text.split_once(':')?;
+    match kind {
+        "Int32" => digits.parse().ok().map(Bson::Int32),
+        "Int64" => digits.parse().ok().map(Bson::Int64),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     lane::{Lane, Summary, Trouble},
     maintenance,
     mongo::Clients,
-    operations,
+    operations, reconcile,
     resend::Resend,
     wake,
 };
@@ -65,6 +65,9 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
     tokio::spawn(maintenance::run(context.pool.clone(), config.retention, shutdown.clone()));
+    if let Some(schedule) = config.reconcile {
+        tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
+    }
     tokio::spawn(check_needs(context, readiness.clone(), shutdown.clone()));
     let admin = tokio::spawn(serve_admin(listener, readiness, shutdown));
 

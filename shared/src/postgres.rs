@@ -113,6 +113,8 @@ pub enum AdvisoryLock {
     Turn = 7_355_608_140,
     /// One relay at a time takes places for letters.
     LetterPlaces = 7_355_608_150,
+    /// One relay at a time decides whether a reconciliation is due.
+    Reconciliation = 7_355_608_160,
 }
 
 impl AdvisoryLock {

@@ -30,6 +30,7 @@ mod poison;
 mod postgres_outages;
 mod program;
 mod races;
+mod reconcile;
 mod review;
 mod rolling;
 mod suspicion;

@@ -76,6 +76,8 @@ impl World {
             retention: std::time::Duration::from_secs(30 * 86_400),
             resend: None,
             mailer: None,
+            reconcile: None,
+            reconcile_rows_per_second: 100_000,
         }
     }
 

@@ -1,0 +1,176 @@
+//! `relay reconcile` and `relay audit`.
+
+use crate::{
+    audit::{Audit, audit},
+    context::Context,
+    reconcile::{self, Options, Report, Scope},
+};
+use anyhow::Context as _;
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use shared::postgres;
+use std::process::ExitCode;
+
+/// A system below this is not healthy: the exit code of the audit says so.
+const EXIT_UNHEALTHY: u8 = 1;
+/// The audit could not be made.
+const EXIT_ERROR: u8 = 3;
+
+#[derive(Debug, Args)]
+pub(super) struct ReconcileArguments {
+    /// Enqueue repairs for updates and marks that were lost; without it nothing is changed
+    #[arg(long)]
+    repair: bool,
+    /// Take back also what somebody has edited in MongoDB after us; needs --repair
+    #[arg(long, requires = "repair")]
+    repair_edited: bool,
+    /// Compare only what was written since then: 90m, 2h, 7d, or a date such as 2026-02-17 or 2026-02-17T09:00:00Z
+    #[arg(long, value_parser = since)]
+    since: Option<Timestamp>,
+    /// Who runs it; kept with the report
+    #[arg(long, env = "USER", default_value = "operator", value_parser = super::person)]
+    by: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArguments {
+    /// Days to look back
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    lookback_days: u32,
+}
+
+/// A time or a duration back from now.
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
+    let text = text.trim();
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(date) = text.parse::<jiff::civil::Date>() {
+        return date.in_tz("Europe/Berlin").map(|time| time.timestamp()).map_err(|error| error.to_string());
+    }
+    let back = || {
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let hours: i64 = number.parse().ok().filter(|number| (1..=100_000).contains(number))?;
+        let back = match unit {
+            "m" => SignedDuration::from_mins(hours),
+            "h" => SignedDuration::from_hours(hours),
+            "d" => SignedDuration::from_hours(hours * 24),
+            _ => return None,
+        };
+        Timestamp::now().checked_sub(back).ok()
+    };
+    back().ok_or_else(|| "must be like 90m, 2h, 7d, 2026-02-17 or 2026-02-17T09:00:00Z".into())
+}
+
+/// Runs a comparison and prints its report. MongoDB away: it is recorded as skipped, and nothing has failed.
+pub(super) async fn reconcile(
+    context: &Context,
+    rows_per_second: u32,
+    json: bool,
+    arguments: &ReconcileArguments,
+) -> anyhow::Result<ExitCode> {
+    let ReconcileArguments { repair, repair_edited, since, by } = arguments;
+    let scope = since.map_or(Scope::All, Scope::Since);
+    let options = Options { scope, repair: *repair, repair_edited: *repair_edited, rows_per_second };
+    let connection = context.pool.get().await;
+    let connection =
+        connection.map_err(|error| anyhow::anyhow!("Postgres: {}", postgres::pool_reason(&error)))?;
+    postgres::check_schema(&connection).await.map_err(anyhow::Error::msg)?;
+    let run = reconcile::begin(&connection, scope, by).await.context("Postgres")?;
+    drop(connection);
+    let report = reconcile::run(context, run, options).await?;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print_report(&report);
+    }
+    Ok(if report.status == "failed" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_report(report: &Report) {
+    if let Some(error) = &report.error_message {
+        println!("run {}: {}: {error}", report.id, report.status);
+    }
+    println!(
+        "run {}: {} entries compared, {} differ, {} repairs enqueued, {} could not be",
+        report.id,
+        report.records_checked,
+        report.mismatches_found,
+        report.auto_repaired,
+        report.failed_repairs
+    );
+    for (drift, count) in &report.by_drift {
+        println!("  {count:>6}  {drift}");
+    }
+    for finding in &report.findings {
+        let text =
+            |amount: Option<shared::money::Amount>| amount.map_or_else(|| "-".into(), |a| a.to_string());
+        println!(
+            "  {:<12} {}/{}  email {}  ledger {}  MongoDB {}{}",
+            finding.drift.name(),
+            finding.client_id,
+            finding.entry_key,
+            finding.email_id,
+            finding.ledger_amount,
+            text(finding.mongodb_amount),
+            if finding.is_repaired { "  -> repair enqueued" } else { "" },
+        );
+    }
+    if !report.repair && report.mismatches_found > 0 {
+        println!("nothing was changed: --repair enqueues repairs for what was lost");
+    }
+}
+
+/// Makes an audit; the exit code says how it stands.
+pub(super) async fn run_audit(
+    context: &Context,
+    json: bool,
+    arguments: &AuditArguments,
+) -> anyhow::Result<ExitCode> {
+    let audit = match audit(context, arguments.lookback_days).await {
+        Ok(audit) => audit,
+        Err(stop) => {
+            eprintln!("relay: the audit could not be made: {stop}");
+            return Ok(ExitCode::from(EXIT_ERROR));
+        }
+    };
+    if json {
+        println!("{}", serde_json::to_string(&audit)?);
+    } else {
+        print_audit(&audit);
+    }
+    Ok(if audit.is_healthy { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNHEALTHY) })
+}
+
+fn print_audit(audit: &Audit) {
+    let word = if audit.is_healthy { "healthy" } else { "NOT healthy" };
+    println!(
+        "{word}: score {:.3} ({} of {} mails of the last {} days are not as they should be)",
+        audit.health_score, audit.issues, audit.checked, audit.lookback_days
+    );
+    for (kind, count) in &audit.by_kind {
+        println!("  {count:>6}  {kind}");
+    }
+    for (plan, count) in &audit.by_plan {
+        let what = match *plan {
+            "re_sync" => "relay reconcile --repair",
+            "manual_review" => "a person: relay review list, relay dead-letters list, relay explain EMAIL_ID",
+            "stalled" => "look at the relays: relay status",
+            _ => "nothing to do",
+        };
+        println!("  {count:>6}  {plan}: {what}");
+    }
+    for issue in &audit.findings {
+        let place = match (&issue.client_id, &issue.entry_key) {
+            (Some(client), Some(entry)) => format!("  {client}/{entry}"),
+            _ => String::new(),
+        };
+        let drift = issue.drift.map(|drift| format!(" ({})", drift.name())).unwrap_or_default();
+        println!(
+            "  email {:<8} {}{drift}{place}  -> {}",
+            issue.email_id,
+            issue.kind.name(),
+            issue.plan.name()
+        );
+    }
+}

@@ -1,0 +1,454 @@
+//! Compares MongoDB with what the ledger says is there, and repairs what was lost, by enqueuing ordinary messages.
+//!
+//! Owns the order of the looks: a page of the ledger first, then MongoDB (so that what is newer there is on its way or lost here, and
+//! never a false loss), then the suspects once more. It writes neither MongoDB nor the ledger: a repair is a message like any other,
+//! and carries the state that the plan has seen.
+
+mod plan;
+mod schedule;
+mod store;
+
+pub use plan::{Debt, Drift, Seen, drift};
+pub use schedule::{Schedule, run as run_regularly};
+pub use store::{Run, Scope, begin, begin_if_due};
+
+use crate::{
+    client::{Client, Entry},
+    context::Context,
+    ledger,
+    mongo::Found,
+    outcome::{Failure, FailureClass},
+};
+use jiff::Timestamp;
+use plan::expected;
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::{
+    message::{CreditorDebtUpdate, Expected, Operation, Origin, Stamp},
+    money::Amount,
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+use store::{Ending, MailPart, Repair};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Rows of one page: their documents are held in memory while they are compared.
+const PAGE: i64 = 500;
+/// How often suspects are looked at, and how long the pause between two looks is: a finish that was on its way has arrived by then.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+/// Findings that a report lists one by one; it counts all.
+const MOST_LISTED: usize = 200;
+/// For one look into Postgres.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What a run may do.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What it checks.
+    pub scope: Scope,
+    /// Whether it enqueues repairs.
+    pub repair: bool,
+    /// Whether it takes back what somebody has edited after us.
+    pub repair_edited: bool,
+    /// Rows of the ledger per second, at most.
+    pub rows_per_second: u32,
+}
+
+/// One entry that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `_id` of the document.
+    pub client_id: String,
+    /// The entry in it.
+    pub entry_key: String,
+    /// How it differs.
+    pub drift: Drift,
+    /// The mail whose amount should be there.
+    pub email_id: i64,
+    /// What the ledger says is there.
+    pub ledger_amount: Amount,
+    /// Its stamp.
+    pub ledger_stamp: Stamp,
+    /// What is there; None = nothing that could be read.
+    pub mongodb_amount: Option<Amount>,
+    /// The stamp that is there.
+    pub mongodb_stamp: Option<String>,
+    /// Whether a repair was enqueued.
+    pub is_repaired: bool,
+}
+
+/// What a run came to; the row of `reconciliation_reports`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The row's id.
+    pub id: i64,
+    /// completed, failed or skipped.
+    pub status: &'static str,
+    /// all, recent or since.
+    pub scope: &'static str,
+    /// Whether repairs were asked for.
+    pub repair: bool,
+    /// When it began.
+    pub run_at: Timestamp,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+    /// Rows of the ledger that were compared.
+    pub records_checked: usize,
+    /// Entries that differ.
+    pub mismatches_found: usize,
+    /// Repairs that were enqueued.
+    pub auto_repaired: usize,
+    /// Repairs that could not be enqueued.
+    pub failed_repairs: usize,
+    /// How many of each kind.
+    pub by_drift: BTreeMap<&'static str, usize>,
+    /// The first of them.
+    pub findings: Vec<Finding>,
+    /// Why it failed or was skipped.
+    pub error_message: Option<String>,
+}
+
+/// What a comparison has found so far.
+#[derive(Debug)]
+pub struct Tally {
+    most_listed: usize,
+    /// Rows of the ledger that were compared.
+    pub checked: usize,
+    repaired: usize,
+    failed: usize,
+    /// How many of each kind.
+    pub by_drift: BTreeMap<&'static str, usize>,
+    /// The first of them.
+    pub findings: Vec<Finding>,
+}
+
+impl Tally {
+    /// One that lists so many findings at most.
+    fn new(most_listed: usize) -> Tally {
+        Tally {
+            most_listed,
+            checked: 0,
+            repaired: 0,
+            failed: 0,
+            by_drift: BTreeMap::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    /// One that lists all, for what sums them up in another way. Bounded by what is wrong.
+    #[must_use]
+    pub fn unlimited() -> Tally {
+        Tally::new(usize::MAX)
+    }
+}
+
+/// Why a comparison ended early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// Nobody can look: says nothing about anything.
+    #[error("{}", .0.text)]
+    MongoAway(Failure),
+    /// Postgres failed.
+    #[error("{}", .0.text)]
+    Postgres(Failure),
+}
+
+/// Carries out a run that has begun, and writes its report.
+///
+/// # Errors
+/// The report could not be written; its row says later that the process ended.
+pub async fn run(context: &Context, run: Run, options: Options) -> Result<Report, Failure> {
+    let mut tally = Tally::new(MOST_LISTED);
+    let end = compare(context, options, Some(run), &mut tally).await;
+    let (status, error) = match &end {
+        Ok(()) => ("completed", None),
+        Err(Stop::MongoAway(failure)) => ("skipped", Some(failure.text.clone())),
+        Err(Stop::Postgres(failure)) => ("failed", Some(failure.text.clone())),
+    };
+    let mut report = Report {
+        id: run.id,
+        status,
+        scope: options.scope.name(),
+        repair: options.repair,
+        run_at: run.run_at,
+        completed_at: None,
+        records_checked: tally.checked,
+        mismatches_found: tally.by_drift.values().sum(),
+        auto_repaired: tally.repaired,
+        failed_repairs: tally.failed,
+        by_drift: tally.by_drift,
+        findings: tally.findings,
+        error_message: error,
+    };
+    let details =
+        json!({ "repair": options.repair, "by_drift": report.by_drift, "findings": report.findings });
+    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    let ending = Ending {
+        checked: number(report.records_checked),
+        mismatches: number(report.mismatches_found),
+        repaired: number(report.auto_repaired),
+        failed: number(report.failed_repairs),
+        details: &details,
+        status,
+        error: report.error_message.as_deref(),
+    };
+    let write = async |connection: &mut _| {
+        store::end(connection, run, &ending).await.map_err(|error| ledger::unreadable(&error))
+    };
+    report.completed_at = context.ask(Instant::now() + LOOK, "no reply to the report", write).await?;
+    count(&report);
+    Ok(report)
+}
+
+fn count(report: &Report) {
+    metrics::counter!("relay_reconcile_runs_total", "scope" => report.scope, "status" => report.status)
+        .increment(1);
+    metrics::counter!("relay_reconcile_repairs_total").increment(report.auto_repaired as u64);
+    if report.scope == Scope::All.name() && report.status == "completed" {
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        for drift in Drift::ALL {
+            let found = report.by_drift.get(drift.name()).copied().unwrap_or(0);
+            metrics::gauge!("relay_reconcile_drift", "drift" => drift.name()).set(found as f64);
+        }
+        metrics::gauge!("relay_reconcile_last_completed_timestamp_seconds")
+            .set(Timestamp::now().as_second() as f64);
+    }
+}
+
+/// Compares the ledger with MongoDB page by page. Repairs belong to a run; without one nothing is enqueued.
+///
+/// # Errors
+/// Why it ended early; what was found until then is in the tally.
+pub async fn compare(
+    context: &Context,
+    options: Options,
+    run: Option<Run>,
+    tally: &mut Tally,
+) -> Result<(), Stop> {
+    let since = options.scope.since();
+    let mut after = (String::new(), String::new());
+    loop {
+        let began = Instant::now();
+        let page =
+            ask(context, async |connection| store::page(connection, (&after.0, &after.1), PAGE, since).await);
+        let page = page.await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = (last.client_id.clone(), last.entry_key.clone());
+        tally.checked += page.len();
+        let rows = u32::try_from(page.len()).unwrap_or(u32::MAX);
+        let mut found = look(context, &page).await?;
+        for _ in 1..LOOKS {
+            if found.is_empty() {
+                break;
+            }
+            sleep(BETWEEN_LOOKS).await;
+            let suspects: Vec<Debt> = found.into_iter().map(|finding| finding.debt).collect();
+            let suspects = ask(context, async |connection| store::again(connection, &suspects).await).await?;
+            found = look(context, &suspects).await?;
+        }
+        settle(context, options, run, found, tally).await?;
+        sleep_until(began + Duration::from_secs(1) * rows / options.rows_per_second.max(1)).await;
+    }
+}
+
+/// An entry that differs, and what a repair has to find again.
+struct Suspect {
+    debt: Debt,
+    drift: Drift,
+    expected: Option<Expected>,
+}
+
+/// One look at these entries: those that differ, without those that a message on its way explains.
+async fn look(context: &Context, debts: &[Debt]) -> Result<Vec<Suspect>, Stop> {
+    let mut ids: Vec<&str> = debts.iter().map(|debt| debt.client_id.as_str()).collect();
+    ids.dedup();
+    let documents = find(context, &ids).await?;
+    let clients: HashMap<&str, &Client> =
+        documents.found.iter().map(|found| (found.client.client_id.as_str(), &found.client)).collect();
+    let mut suspects = Vec::new();
+    let mut ahead: Vec<(usize, Vec<String>)> = Vec::new();
+    for debt in debts {
+        let seen = seen(debt, clients.get(debt.client_id.as_str()).copied(), &documents.unread);
+        let Some(drift) = drift(debt, seen) else { continue };
+        let entry = match seen {
+            Seen::Entry(entry) => Some(entry),
+            Seen::NoClient | Seen::NoEntry | Seen::Unclear => None,
+        };
+        if let Some(entry) = entry.filter(|_| drift == Drift::Ahead) {
+            ahead.push((suspects.len(), keys_of(entry)));
+        }
+        suspects.push(Suspect { debt: debt.clone(), drift, expected: entry.map(expected) });
+    }
+    if !ahead.is_empty() {
+        let keys: Vec<String> = ahead.iter().flat_map(|(_, keys)| keys.clone()).collect();
+        let on_their_way =
+            ask(context, async |connection| store::unfinished(connection, &keys).await).await?;
+        let is_explained = |at: usize| {
+            ahead
+                .iter()
+                .any(|(index, keys)| *index == at && keys.iter().any(|key| on_their_way.contains(key)))
+        };
+        let mut at = 0;
+        suspects.retain(|_| {
+            at += 1;
+            !is_explained(at - 1)
+        });
+    }
+    Ok(suspects)
+}
+
+fn seen<'a>(debt: &Debt, client: Option<&'a Client>, unread: &HashSet<String>) -> Seen<'a> {
+    let Some(client) = client else {
+        return if unread.contains(&debt.client_id) { Seen::Unclear } else { Seen::NoClient };
+    };
+    let mut named = client.entries.iter().filter(|entry| entry.entry_key == debt.entry_key);
+    match (named.next(), named.next()) {
+        (None, _) => Seen::NoEntry,
+        (Some(entry), None) => Seen::Entry(entry),
+        (Some(_), Some(_)) => Seen::Unclear,
+    }
+}
+
+/// The keys that the message behind an entry's mark may have.
+fn keys_of(entry: &Entry) -> Vec<String> {
+    let Some(fence) = &entry.fence else { return Vec::new() };
+    let Ok(stamp) = fence.stamp.parse::<Stamp>() else { return Vec::new() };
+    let operation = Operation::CreditorDebtUpdate;
+    vec![
+        operation.key(fence.email_id, stamp.revision()),
+        format!("{}:{}:correct:{stamp}", operation.name(), fence.email_id),
+    ]
+}
+
+struct Documents {
+    found: Vec<Found>,
+    /// Clients whose documents are too large to be read.
+    unread: HashSet<String>,
+}
+
+/// The documents of these clients. What is too much for one find is halved.
+async fn find(context: &Context, ids: &[&str]) -> Result<Documents, Stop> {
+    let mut documents = Documents { found: Vec::new(), unread: HashSet::new() };
+    let mut parts = vec![ids];
+    while let Some(part) = parts.pop() {
+        match context.clients.find_by_ids(part).await {
+            Ok(found) => documents.found.extend(found),
+            Err(failure) if failure.class != FailureClass::Permanent => return Err(Stop::MongoAway(failure)),
+            Err(_) => match part {
+                [only] => drop(documents.unread.insert((*only).to_owned())),
+                part => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([first, second]);
+                }
+            },
+        }
+    }
+    Ok(documents)
+}
+
+/// Enqueues what may be repaired, and counts everything.
+async fn settle(
+    context: &Context,
+    options: Options,
+    run: Option<Run>,
+    suspects: Vec<Suspect>,
+    tally: &mut Tally,
+) -> Result<(), Stop> {
+    let wanted = |suspect: &&Suspect| options.repair && suspect.drift.is_repaired(options.repair_edited);
+    let mut repaired = HashSet::new();
+    if let Some(run) = run {
+        let wanted: Vec<&Suspect> = suspects.iter().filter(wanted).collect();
+        if !wanted.is_empty() {
+            let repairs = ask(context, async |connection| {
+                let ids: Vec<i64> = wanted.iter().map(|suspect| suspect.debt.email_id).collect();
+                let mails = store::mails(connection, &ids).await?;
+                let repairs: Vec<Repair> =
+                    wanted.iter().filter_map(|suspect| repair(run, suspect, &mails)).collect();
+                store::enqueue(connection, &repairs).await?;
+                Ok(repairs)
+            });
+            repaired.extend(repairs.await?.into_iter().map(|repair| repair.key));
+            tally.repaired += repaired.len();
+            tally.failed += wanted.len() - repaired.len();
+        }
+    }
+    for suspect in suspects {
+        *tally.by_drift.entry(suspect.drift.name()).or_default() += 1;
+        if tally.findings.len() < tally.most_listed {
+            let key = run.map(|run| key(run, &suspect.debt));
+            tally.findings.push(suspect.finding(key.is_some_and(|key| repaired.contains(&key))));
+        }
+    }
+    Ok(())
+}
+
+impl Suspect {
+    fn finding(self, is_repaired: bool) -> Finding {
+        let Suspect { debt, drift, expected } = self;
+        let (mongodb_amount, mongodb_stamp) =
+            expected.map(|seen| (seen.amount, seen.stamp)).unwrap_or_default();
+        Finding {
+            client_id: debt.client_id,
+            entry_key: debt.entry_key,
+            drift,
+            email_id: debt.email_id,
+            ledger_amount: debt.amount,
+            ledger_stamp: debt.stamp,
+            mongodb_amount,
+            mongodb_stamp,
+            is_repaired,
+        }
+    }
+}
+
+/// One message per run and entry.
+fn key(run: Run, debt: &Debt) -> String {
+    format!("reconcile:{}:{}:{}", run.id, debt.client_id, debt.entry_key)
+}
+
+/// The ledger's state as an ordinary debt update; None if its mail is gone.
+fn repair(run: Run, suspect: &Suspect, mails: &[MailPart]) -> Option<Repair> {
+    let debt = &suspect.debt;
+    let mail = mails.iter().find(|mail| mail.email_id == debt.email_id)?;
+    let text = |name: &str| mail.extracted.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    let numbers =
+        mail.extracted.as_ref().and_then(|extracted| extracted.get("reference_numbers")?.as_array());
+    let update = CreditorDebtUpdate {
+        email_id: debt.email_id,
+        client_name: None,
+        client_aktenzeichen: None,
+        creditor_email: mail.from_email.clone(),
+        creditor_name: None,
+        new_debt_amount: Some(debt.amount),
+        response_text: text("summary").map(|text| text.chars().take(300).collect()),
+        reference_numbers: numbers
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .take(10)
+            .map(str::to_owned)
+            .collect(),
+        extraction_confidence: mail
+            .extracted
+            .as_ref()
+            .and_then(|extracted| extracted.get("confidence")?.as_f64()),
+        received_at: mail.received_at,
+        stamp: debt.stamp,
+        origin: Origin::Repair,
+        decided_by: None,
+        client_id: Some(debt.client_id.clone()),
+        entry_key: Some(debt.entry_key.clone()),
+        expected: suspect.expected.clone(),
+    };
+    Some(Repair { email_id: debt.email_id, payload: json!(update), key: key(run, debt) })
+}
+
+async fn ask<T>(
+    context: &Context,
+    work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, Failure>,
+) -> Result<T, Stop> {
+    context.ask(Instant::now() + LOOK, "no reply to a look at the ledger", work).await.map_err(Stop::Postgres)
+}

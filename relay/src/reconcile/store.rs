@@ -1,0 +1,268 @@
+//! The table `reconciliation_reports`, and what a reconciliation reads and enqueues in Postgres. Owns their SQL.
+
+use super::plan::Debt;
+use crate::outcome::Failure;
+use crate::{ledger, outcome::FailureClass};
+use deadpool_postgres::Client as Connection;
+use jiff::Timestamp;
+use serde_json::Value;
+use shared::{
+    message::{EmailId, MessageId, Operation},
+    outbox::{INSERT, ONCE},
+    postgres::AdvisoryLock,
+    process::bounded_error,
+};
+use std::{collections::HashSet, sync::LazyLock, time::Duration};
+use tokio_postgres::types::{Json, ToSql};
+
+/// A page of the ledger in the order of its primary key, which serves it. With $4 only what was written since then: the rest of the
+/// table is read all the same, since an index on `applied_at` would cost every update its HOT path.
+const PAGE: &str = "
+select client_id, entry_key, amount::text, stamp, message_id, email_id from creditor_debts
+where (client_id, entry_key) > ($1, $2) and ($4::timestamptz is null or applied_at >= $4)
+order by client_id, entry_key limit $3";
+
+/// The rows of these entries. By primary key.
+const AGAIN: &str = "
+select client_id, entry_key, amount::text, stamp, message_id, email_id
+from unnest($1::text[], $2::text[]) as k(client_id, entry_key) join creditor_debts using (client_id, entry_key)";
+
+/// Which of these messages are not finished. Through the unique index on `idempotency_key`.
+const UNFINISHED: &str = "
+select idempotency_key from outbox_messages where idempotency_key = any($1) and processed_at is null and dead_at is null";
+
+/// What the mails say beyond the ledger. By primary key.
+const MAILS: &str =
+    "select id, from_email, received_at, extracted_data from incoming_emails where id = any($1)";
+
+/// The repairs of one page; a run enqueues each entry once. The unique index decides; nothing else is locked.
+static ENQUEUE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+{INSERT}
+select $1, r.email_id::text, $2, r.payload, r.key, null
+from unnest($3::bigint[], $4::jsonb[], $5::text[]) as r(email_id, payload, key)
+{ONCE}
+returning id"
+    )
+});
+
+/// Two relays that are due at the same moment decide one after the other: a statement of its own, so that the next one sees what the
+/// other has committed.
+const GATE: &str = "select pg_advisory_xact_lock($1)";
+
+/// Begins a run, unless another relay has begun one of this scope within $2 seconds. A skipped run is tried again after a tenth of the
+/// time. Served by `reconciliation_reports_run`.
+const BEGIN: &str = "
+insert into reconciliation_reports (scope, actor) select $1, 'relay' where not exists (
+    select from reconciliation_reports
+    where scope = $1 and run_at > now() - case status when 'skipped' then $2::float8 / 10 else $2 end * interval '1 second'
+) returning id, run_at";
+
+/// Begins a run that somebody asked for.
+const BEGIN_BY: &str =
+    "insert into reconciliation_reports (scope, actor) values ($1, $2) returning id, run_at";
+
+/// By primary key.
+const END: &str = "
+update reconciliation_reports set completed_at = now(), records_checked = $2, mismatches_found = $3, auto_repaired = $4,
+    failed_repairs = $5, details = $6, status = $7, error_message = $8
+where id = $1 and status = 'running' returning completed_at";
+
+/// Runs whose process is gone. No run takes a day. Served by `reconciliation_reports_run`; few rows are running.
+const ABANDONED: &str = "
+update reconciliation_reports set status = 'failed', completed_at = now(), error_message = 'the process ended before the run did'
+where status = 'running' and run_at < now() - interval '1 day'";
+
+/// What a run checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole ledger.
+    All,
+    /// What was written lately.
+    Recent(Duration),
+    /// What was written since then.
+    Since(Timestamp),
+}
+
+impl Scope {
+    /// The name in the table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scope::All => "all",
+            Scope::Recent(_) => "recent",
+            Scope::Since(_) => "since",
+        }
+    }
+
+    /// From when on; None = from the beginning.
+    pub(super) fn since(self) -> Option<Timestamp> {
+        match self {
+            Scope::All => None,
+            Scope::Recent(window) => Timestamp::now().checked_sub(window).ok(),
+            Scope::Since(since) => Some(since),
+        }
+    }
+}
+
+/// A run that has begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Its row.
+    pub id: i64,
+    /// When it began.
+    pub run_at: Timestamp,
+}
+
+/// How a run ended.
+pub(super) struct Ending<'a> {
+    pub(super) checked: i32,
+    pub(super) mismatches: i32,
+    pub(super) repaired: i32,
+    pub(super) failed: i32,
+    pub(super) details: &'a Value,
+    pub(super) status: &'static str,
+    pub(super) error: Option<&'a str>,
+}
+
+/// Begins the run of this scope that is due every `every`; None = another relay has it, or it is not due.
+///
+/// # Errors
+/// The statement's.
+pub async fn begin_if_due(
+    connection: &mut Connection,
+    scope: Scope,
+    every: Duration,
+) -> Result<Option<Run>, tokio_postgres::Error> {
+    let transaction = connection.transaction().await?;
+    transaction.execute(GATE, &[&AdvisoryLock::Reconciliation.number()]).await?;
+    transaction.execute(ABANDONED, &[]).await?;
+    let row = transaction.query_opt(BEGIN, &[&scope.name(), &every.as_secs_f64()]).await?;
+    transaction.commit().await?;
+    Ok(row.map(|row| Run { id: row.get(0), run_at: row.get(1) }))
+}
+
+/// Begins a run for somebody.
+///
+/// # Errors
+/// The statement's.
+pub async fn begin(connection: &Connection, scope: Scope, actor: &str) -> Result<Run, tokio_postgres::Error> {
+    let row = connection.query_one(BEGIN_BY, &[&scope.name(), &actor]).await?;
+    Ok(Run { id: row.get(0), run_at: row.get(1) })
+}
+
+/// Ends a run; when.
+pub(super) async fn end(
+    connection: &Connection,
+    run: Run,
+    ending: &Ending<'_>,
+) -> Result<Option<Timestamp>, tokio_postgres::Error> {
+    let error = ending.error.map(bounded_error);
+    let parameters: [&(dyn ToSql + Sync); 8] = [
+        &run.id,
+        &ending.checked,
+        &ending.mismatches,
+        &ending.repaired,
+        &ending.failed,
+        &Json(ending.details),
+        &ending.status,
+        &error,
+    ];
+    Ok(connection.query_opt(END, &parameters).await?.map(|row| row.get(0)))
+}
+
+/// Ends a run whose process stops.
+pub(super) async fn stopped(connection: &Connection, run: Run) -> Result<(), tokio_postgres::Error> {
+    let (details, error) = (Value::Null, Some("the relay was stopped"));
+    let ending = Ending {
+        checked: 0,
+        mismatches: 0,
+        repaired: 0,
+        failed: 0,
+        details: &details,
+        status: "failed",
+        error,
+    };
+    end(connection, run, &ending).await.map(drop)
+}
+
+/// The next page of the ledger after this key.
+pub(super) async fn page(
+    connection: &Connection,
+    after: (&str, &str),
+    limit: i64,
+    since: Option<Timestamp>,
+) -> Result<Vec<Debt>, Failure> {
+    let statement = connection.prepare_cached(PAGE).await.map_err(|error| ledger::unreadable(&error))?;
+    let rows = connection.query(&statement, &[&after.0, &after.1, &limit, &since]).await;
+    Ok(rows.map_err(|error| ledger::unreadable(&error))?.iter().filter_map(debt).collect())
+}
+
+/// These rows as they are now.
+pub(super) async fn again(connection: &Connection, debts: &[Debt]) -> Result<Vec<Debt>, Failure> {
+    let (clients, entries): (Vec<&str>, Vec<&str>) =
+        debts.iter().map(|debt| (debt.client_id.as_str(), debt.entry_key.as_str())).unzip();
+    let rows = connection.query(AGAIN, &[&clients, &entries]).await;
+    Ok(rows.map_err(|error| ledger::unreadable(&error))?.iter().filter_map(debt).collect())
+}
+
+fn debt(row: &tokio_postgres::Row) -> Option<Debt> {
+    Some(Debt {
+        client_id: row.get(0),
+        entry_key: row.get(1),
+        amount: row.get::<_, &str>(2).parse().ok()?,
+        stamp: row.get::<_, i64>(3).try_into().ok()?,
+        message_id: row.get(4),
+        email_id: row.get(5),
+    })
+}
+
+/// Which of these messages are still on their way, by their keys.
+pub(super) async fn unfinished(connection: &Connection, keys: &[String]) -> Result<HashSet<String>, Failure> {
+    let rows = connection.query(UNFINISHED, &[&keys]).await.map_err(|error| ledger::unreadable(&error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// What a repair takes from its mail.
+pub(super) struct MailPart {
+    pub(super) email_id: EmailId,
+    pub(super) from_email: String,
+    pub(super) received_at: Timestamp,
+    pub(super) extracted: Option<Value>,
+}
+
+pub(super) async fn mails(connection: &Connection, ids: &[EmailId]) -> Result<Vec<MailPart>, Failure> {
+    let rows = connection.query(MAILS, &[&ids]).await.map_err(|error| ledger::unreadable(&error))?;
+    let read = |row: &tokio_postgres::Row| MailPart {
+        email_id: row.get(0),
+        from_email: row.get(1),
+        received_at: row.get(2),
+        extracted: row.get(3),
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// A repair as a message.
+pub(super) struct Repair {
+    pub(super) email_id: EmailId,
+    pub(super) payload: Value,
+    pub(super) key: String,
+}
+
+/// Enqueues repairs; how many are new.
+pub(super) async fn enqueue(connection: &Connection, repairs: &[Repair]) -> Result<usize, Failure> {
+    let operation = Operation::CreditorDebtUpdate;
+    let ids: Vec<EmailId> = repairs.iter().map(|repair| repair.email_id).collect();
+    let payloads: Vec<Json<&Value>> = repairs.iter().map(|repair| Json(&repair.payload)).collect();
+    let keys: Vec<&str> = repairs.iter().map(|repair| repair.key.as_str()).collect();
+    let parameters: [&(dyn ToSql + Sync); 5] =
+        [&operation.aggregate_type(), &operation.name(), &ids, &payloads, &keys];
+    match connection.query(ENQUEUE.as_str(), &parameters).await {
+        Ok(rows) => Ok(rows.len()),
+        Err(error) => {
+            let reason = shared::postgres::reason(&error);
+            Err(Failure::new(FailureClass::SinkDown, format!("Postgres: {reason}")))
+        }
+    }
+}

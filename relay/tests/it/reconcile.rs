@@ -1,0 +1,369 @@
+//! Drift of every kind, planted in MongoDB: found, classified, repaired or left alone, with exact counts.
+
+use crate::world::{Update, World, seeblick, turmhaus};
+use mongodb::bson::{Document, doc};
+use relay::{
+    audit::{Kind, Plan, audit},
+    context::Context,
+    reconcile::{Drift, Options, Report, Scope, begin, begin_if_due, run},
+};
+use serde_json::Value;
+use std::time::Duration;
+
+const REPORT_ONLY: Options =
+    Options { scope: Scope::All, repair: false, repair_edited: false, rows_per_second: 1_000_000 };
+const REPAIR: Options = Options { repair: true, ..REPORT_ONLY };
+
+async fn reconcile(context: &Context, options: Options) -> Report {
+    let connection = context.pool.get().await.unwrap();
+    let started = begin(&connection, options.scope, "tester").await.unwrap();
+    drop(connection);
+    run(context, started, options).await.unwrap()
+}
+
+fn drifts(report: &Report) -> Vec<Drift> {
+    report.findings.iter().map(|finding| finding.drift).collect()
+}
+
+/// A client with the default creditor's entry `b` and another one, and an update of 1234.56 that was written and finished.
+async fn written() -> World {
+    let world = World::new().await;
+    let mut entry = turmhaus("b");
+    entry.insert("current_debt_amount", 980.0);
+    world.client(vec![entry, seeblick("a")]).await;
+    world.commit(Update::default()).await;
+    assert_eq!(world.once().await.applied, 1);
+    world
+}
+
+async fn portal(world: &World, change: Document) {
+    world.mongo.clients.update_one(doc! {}, change).await.unwrap();
+}
+
+async fn entry(world: &World, id: &str) -> Document {
+    world.entries().await.into_iter().find(|entry| entry.get_str("id").ok() == Some(id)).unwrap()
+}
+
+/// `processed outcome` of all messages, in order.
+async fn outcomes(world: &World) -> Vec<String> {
+    let statement = "select coalesce(outcome, 'waiting') from outbox_messages order by id";
+    world.sql.query(statement, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn what_is_as_it_was_written_is_no_drift_wherever_the_entry_has_moved() {
+    let world = written().await;
+    let context = world.context().await;
+    let (moved, other) = (entry(&world, "b").await, entry(&world, "a").await);
+    portal(&world, doc! { "$set": { "final_creditor_list": [other, moved], "portal_field": 5 } }).await;
+    let report = reconcile(&context, REPAIR).await;
+    assert_eq!((report.status, report.records_checked, report.mismatches_found), ("completed", 1, 0));
+    let row = world.row("select status, scope, actor, records_checked, mismatches_found, auto_repaired, failed_repairs, completed_at is not null, details from reconciliation_reports").await;
+    assert_eq!(
+        (row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, &str>(2)),
+        ("completed", "all", "tester")
+    );
+    assert_eq!([3, 4, 5, 6].map(|at| row.get::<_, i32>(at)), [1, 0, 0, 0]);
+    assert!(row.get::<_, bool>(7));
+    assert_eq!(row.get::<_, Value>(8)["findings"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn an_update_that_was_lost_is_repaired_through_the_outbox() {
+    let world = written().await;
+    let context = world.context().await;
+    // As the portal does that rewrites the list from an older copy: amount back, our fields gone.
+    let mut old = turmhaus("b");
+    old.insert("current_debt_amount", 980.0);
+    let other = entry(&world, "a").await;
+    portal(&world, doc! { "$set": { "final_creditor_list": [old, other] } }).await;
+
+    let report = reconcile(&context, REPORT_ONLY).await;
+    assert_eq!(drifts(&report), [Drift::LostUpdate]);
+    assert_eq!((report.mismatches_found, report.auto_repaired), (1, 0));
+    assert_eq!(outcomes(&world).await, ["applied"], "a dry run changes nothing");
+
+    let report = reconcile(&context, REPAIR).await;
+    assert_eq!((report.auto_repaired, report.failed_repairs, report.findings[0].is_repaired), (1, 0, true));
+    assert_eq!(world.amount("b").await, Some(980.0), "it never writes MongoDB itself");
+    world.once().await;
+    assert_eq!(outcomes(&world).await, ["applied", "applied"]);
+    let repaired = entry(&world, "b").await;
+    assert_eq!(repaired.get_f64("current_debt_amount").unwrap(), 1234.56);
+    assert_eq!(repaired.get_str("contact_status").unwrap(), "responded");
+    assert_eq!(repaired.get_document("_relay").unwrap().get_f64("previous").unwrap(), 980.0);
+    assert_eq!(reconcile(&context, REPAIR).await.mismatches_found, 0, "a second plan is empty");
+}
+
+#[tokio::test]
+async fn a_lost_mark_is_given_back_and_nothing_else_is_touched() {
+    let world = written().await;
+    let context = world.context().await;
+    let stamp = entry(&world, "b").await.get_document("_relay").unwrap().get_str("stamp").unwrap().to_owned();
+    portal(
+        &world,
+        doc! { "$unset": { "final_creditor_list.0._relay": "" }, "$set": { "final_creditor_list.0.contact_status": "theirs" } },
+    )
+    .await;
+    let report = reconcile(&context, REPAIR).await;
+    assert_eq!(drifts(&report), [Drift::LostFence]);
+    world.once().await;
+    let repaired = entry(&world, "b").await;
+    assert_eq!(repaired.get_document("_relay").unwrap().get_str("stamp").unwrap(), stamp);
+    assert_eq!(repaired.get_str("contact_status").unwrap(), "theirs");
+    assert_eq!(reconcile(&context, REPAIR).await.mismatches_found, 0);
+}
+
+#[tokio::test]
+async fn what_somebody_has_edited_after_us_is_only_taken_back_when_asked_for() {
+    let world = written().await;
+    let context = world.context().await;
+    portal(&world, doc! { "$set": { "final_creditor_list.0.current_debt_amount": 1000.0 } }).await;
+    let report = reconcile(&context, REPAIR).await;
+    assert_eq!((drifts(&report), report.auto_repaired), (vec![Drift::Edited], 0));
+    world.once().await;
+    assert_eq!(world.amount("b").await, Some(1000.0));
+    let report = reconcile(&context, Options { repair_edited: true, ..REPAIR }).await;
+    assert_eq!(report.auto_repaired, 1);
+    world.once().await;
+    assert_eq!(world.amount("b").await, Some(1234.56));
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_unreadable_or_ahead_is_reported_and_left_alone() {
+    let world = written().await;
+    let context = world.context().await;
+    let before = entry(&world, "b").await;
+    for (change, drift) in [
+        (doc! { "$set": { "final_creditor_list.0.current_debt_amount": "about 1000" } }, Drift::Unreadable),
+        (doc! { "$set": { "final_creditor_list.1": before.clone() } }, Drift::Unreadable),
+        (doc! { "$set": { "final_creditor_list": [seeblick("a")] } }, Drift::EntryGone),
+        (doc! { "$set": { "final_creditor_list": "none" } }, Drift::EntryGone),
+    ] {
+        portal(&world, doc! { "$set": { "final_creditor_list": [before.clone(), seeblick("a")] } }).await;
+        portal(&world, change.clone()).await;
+        let report = reconcile(&context, Options { repair_edited: true, ..REPAIR }).await;
+        assert_eq!((drifts(&report), report.auto_repaired), (vec![drift], 0), "{change}");
+    }
+    portal(&world, doc! { "$set": { "final_creditor_list": [before] } }).await;
+    world.run("update creditor_debts set stamp = stamp - 16, amount = 5").await;
+    let report = reconcile(&context, REPAIR).await;
+    assert_eq!(
+        (drifts(&report), report.auto_repaired),
+        (vec![Drift::Ahead], 0),
+        "as after a restore of Postgres"
+    );
+    // The same, but the message that brought it there is on its way still.
+    world.run("update outbox_messages set processed_at = null, outcome = null").await;
+    world
+        .run("update outbox_messages set idempotency_key = 'creditor_debt_update:' || aggregate_id || ':0'")
+        .await;
+    assert_eq!(reconcile(&context, REPAIR).await.mismatches_found, 0);
+    world.mongo.clients.delete_many(doc! {}).await.unwrap();
+    assert_eq!(drifts(&reconcile(&context, REPAIR).await), [Drift::ClientGone]);
+}
+
+#[tokio::test]
+async fn a_repair_that_finds_something_else_than_its_plan_is_stale_and_changes_nothing() {
+    let world = written().await;
+    let context = world.context().await;
+    let drop_mark = doc! { "$unset": { "final_creditor_list.0._relay": "" } };
+    portal(&world, drop_mark.clone()).await;
+    assert_eq!(reconcile(&context, REPAIR).await.auto_repaired, 1);
+    portal(&world, doc! { "$set": { "final_creditor_list.0.current_debt_amount": 700.0 } }).await;
+    let status = "select concat_ws('/', processing_status, match_status, sync_status, sync_error) from incoming_emails";
+    let before: String = world.row(status).await.get(0);
+    world.once().await;
+    assert_eq!(outcomes(&world).await, ["applied", "stale_plan"]);
+    assert_eq!(world.amount("b").await, Some(700.0));
+    assert_eq!(world.row(status).await.get::<_, String>(0), before);
+    // Nor does one whose client is gone wait for it.
+    assert_eq!(reconcile(&context, REPAIR).await.auto_repaired, 1);
+    world.mongo.clients.delete_many(doc! {}).await.unwrap();
+    world.once().await;
+    assert_eq!(outcomes(&world).await, ["applied", "stale_plan", "stale_plan"]);
+}
+
+#[tokio::test]
+async fn a_newer_update_beats_a_repair_and_its_ledger_is_not_set_back() {
+    let world = written().await;
+    let context = world.context().await;
+    portal(&world, doc! { "$unset": { "final_creditor_list.0._relay": "" }, "$set": { "final_creditor_list.0.current_debt_amount": 980.0 } }).await;
+    assert_eq!(reconcile(&context, REPAIR).await.auto_repaired, 1);
+    world.commit(Update::of("1500", "2026-03-01T00:00:00Z")).await;
+    world.once().await;
+    assert_eq!(world.amount("b").await, Some(1500.0));
+    assert_eq!(world.row("select amount::text from creditor_debts").await.get::<_, String>(0), "1500.00");
+    assert_eq!(reconcile(&context, REPAIR).await.mismatches_found, 0);
+}
+
+#[tokio::test]
+async fn mongodb_away_is_recorded_as_skipped() {
+    let world = written().await;
+    let (context, wire) = world.context_over_wire().await;
+    wire.cut();
+    let report = reconcile(&context, REPAIR).await;
+    assert_eq!(report.status, "skipped");
+    assert!(report.error_message.unwrap().contains("MongoDB unreachable since"));
+    let row = world.row("select status, error_message is not null from reconciliation_reports").await;
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, bool>(1)), ("skipped", true));
+}
+
+#[tokio::test]
+async fn of_several_relays_one_reconciles_when_it_is_due() {
+    let world = World::new().await;
+    let context = world.context().await;
+    let hour = Duration::from_secs(3600);
+    let begin = async || {
+        let mut connection = context.pool.get().await.unwrap();
+        begin_if_due(&mut connection, Scope::All, hour).await.unwrap()
+    };
+    let (one, two, three) = tokio::join!(begin(), begin(), begin());
+    let begun: Vec<_> = [one, two, three].into_iter().flatten().collect();
+    assert_eq!(begun.len(), 1);
+    let recent = Scope::Recent(hour);
+    let mut connection = context.pool.get().await.unwrap();
+    assert!(
+        begin_if_due(&mut connection, recent, hour).await.unwrap().is_some(),
+        "each scope has its own time"
+    );
+    world.run("update reconciliation_reports set run_at = now() - interval '61 minutes'").await;
+    assert!(begin().await.is_some());
+    // What was skipped is tried again sooner.
+    world.run("update reconciliation_reports set run_at = now() - interval '7 minutes', status = 'skipped', completed_at = now(), error_message = 'away'").await;
+    assert!(begin().await.is_some());
+    assert!(begin().await.is_none());
+}
+
+#[tokio::test]
+async fn nothing_that_is_on_its_way_is_taken_for_drift() {
+    let world = World::new().await;
+    let entries: Vec<Document> = (0..40)
+        .map(|number| {
+            let mut entry = turmhaus(&format!("e{number}"));
+            entry.insert("sender_email", format!("konto@turm{number}.example"));
+            entry
+        })
+        .collect();
+    world.client(entries).await;
+    world
+        .run(
+            "with mails as (
+                insert into incoming_emails (source, webhook_id, from_email, raw, received_at, fingerprint, processing_status)
+                select 'api', gen_random_uuid()::text, 'konto@turm' || n % 40 || '.example', '', '2026-01-01'::timestamptz + n * interval '1 second',
+                    sha256(''), 'extracted' from generate_series(1, 2000) n returning id, from_email, received_at
+            )
+            insert into outbox_messages (aggregate_type, aggregate_id, operation, payload, idempotency_key)
+            select 'creditor_debt_update', id::text, 'creditor_debt_update', jsonb_build_object('email_id', id, 'client_aktenzeichen', '2024/118',
+                'creditor_email', from_email, 'new_debt_amount', (1000 + id)::text, 'received_at', to_char(received_at at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                'stamp', lpad((((extract(epoch from received_at) * 1000)::bigint << 20) | ((id % 65536) << 4))::text, 20, '0'), 'origin', 'mail'),
+                'creditor_debt_update:' || id || ':0' from mails order by id",
+        )
+        .await;
+    let context = world.context().await;
+    let relays = async {
+        let contexts = (world.context().await, world.context().await);
+        let (one, two) = tokio::join!(world.try_once(&contexts.0), world.try_once(&contexts.1));
+        assert_eq!((one.1, two.1), (Ok(()), Ok(())));
+    };
+    let looks = async {
+        let mut looks = 0;
+        let statement = "select count(*) from outbox_messages where processed_at is null";
+        while world.row(statement).await.get::<_, i64>(0) > 0 {
+            let report = reconcile(&context, REPAIR).await;
+            assert_eq!((report.mismatches_found, report.auto_repaired), (0, 0), "{:?}", report.findings);
+            looks += 1;
+        }
+        assert!(looks > 1);
+    };
+    tokio::join!(relays, looks);
+    let report = reconcile(&context, REPAIR).await;
+    assert_eq!((report.records_checked, report.mismatches_found), (40, 0));
+}
+
+#[tokio::test]
+async fn the_command_prints_its_report_and_changes_nothing_without_repair() {
+    let world = written().await;
+    portal(&world, doc! { "$unset": { "final_creditor_list.0._relay": "" }, "$set": { "final_creditor_list.0.current_debt_amount": 980.0 } }).await;
+    let run = async |arguments: &[&str]| {
+        let output = world.program(&world.mongo.url, arguments).output().await.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, stdout, stderr) = run(&["reconcile", "--json", "--since", "2h"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (report["status"].as_str(), report["mismatches_found"].as_i64(), report["auto_repaired"].as_i64()),
+        (Some("completed"), Some(1), Some(0))
+    );
+    assert_eq!(report["by_drift"], serde_json::json!({ "lost_update": 1 }));
+    assert_eq!(outcomes(&world).await, ["applied"]);
+    let (code, stdout, _) = run(&["reconcile"]).await;
+    assert!(code == Some(0) && stdout.contains("lost_update") && stdout.contains("--repair"), "{stdout}");
+
+    let (code, stdout, _) = run(&["audit", "--json"]).await;
+    assert_eq!(code, Some(1), "{stdout}");
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (found["checked"].as_i64(), found["issues"].as_i64(), found["health_score"].as_f64()),
+        (Some(1), Some(1), Some(0.0))
+    );
+    assert_eq!(
+        (found["findings"][0]["kind"].as_str(), found["findings"][0]["plan"].as_str()),
+        (Some("amount_mismatch"), Some("re_sync"))
+    );
+
+    let (code, stdout, stderr) = run(&["reconcile", "--repair", "--by", "Frau Kundig"]).await;
+    assert!(code == Some(0) && stdout.contains("1 repairs enqueued"), "{stdout} {stderr}");
+    world.once().await;
+    assert_eq!(run(&["audit"]).await.0, Some(0));
+    let away = world.program("mongodb://127.0.0.1:9/", &["audit"]).output().await.unwrap();
+    assert_eq!(away.status.code(), Some(3));
+    for wrong in
+        [["reconcile", "--since=soon"], ["reconcile", "--repair-edited"], ["audit", "--lookback-days=0"]]
+    {
+        assert_eq!(run(&wrong).await.0, Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_audit_tells_each_kind_with_its_plan() {
+    let world = written().await;
+    let context = world.context().await;
+    world.run("update incoming_emails set extracted_data = '{\"debt_amount\": \"1234.56\", \"client_name\": \"Adler, Eva\"}'").await;
+    assert_eq!(audit(&context, 30).await.unwrap().health_score, 1.0);
+    let plant = async |columns: &str| {
+        let statement = format!(
+            "insert into incoming_emails (source, webhook_id, from_email, raw, received_at, fingerprint, created_at, {}) values
+            ('api', gen_random_uuid()::text, 'a@b.example', '', now(), sha256(''), now() - interval '2 hours', {})",
+            columns.split('|').next().unwrap(),
+            columns.split('|').nth(1).unwrap()
+        );
+        world.run(&statement).await;
+    };
+    plant("processing_status, sync_status, sync_error | 'failed', 'failed', 'permanent: x'").await;
+    plant("processing_status, match_status | 'matching', 'no_match'").await;
+    plant("processing_status, match_status, sync_status, extracted_data | 'completed', 'needs_review', 'not_applicable', '{\"debt_amount\": null}'").await;
+    plant("processing_status | 'extracted'").await;
+    plant("processing_status, match_status, sync_status, extracted_data | 'completed', 'needs_review', 'not_applicable', '{\"debt_amount\": \"5.00\", \"client_name\": \"A, B\"}'").await;
+    portal(&world, doc! { "$set": { "final_creditor_list.0.current_debt_amount": 5.0 } }).await;
+    let found = audit(&context, 30).await.unwrap();
+    assert_eq!((found.checked, found.issues, found.is_healthy), (6, 5, false));
+    let kinds: Vec<_> = found.findings.iter().map(|issue| (issue.kind, issue.plan)).collect();
+    assert_eq!(
+        kinds,
+        [
+            (Kind::AmountMismatch, Plan::ManualReview),
+            (Kind::ProcessingFailed, Plan::ManualReview),
+            (Kind::MissingRecord, Plan::ManualReview),
+            (Kind::Stalled, Plan::Stalled),
+            (Kind::IncompleteExtraction, Plan::ManualReview),
+        ]
+    );
+    world.run("update incoming_emails set created_at = now() - interval '40 days'").await;
+    assert_eq!(audit(&context, 30).await.unwrap().checked, 0);
+}
