@@ -7,7 +7,7 @@ use deadpool_postgres::Client as Connection;
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::{
-    message::{EmailId, MessageId, Operation},
+    message::{EmailId, Operation},
     outbox::{INSERT, ONCE},
     postgres::AdvisoryLock,
     process::bounded_error,
