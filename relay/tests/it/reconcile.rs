@@ -236,6 +236,22 @@ async fn of_several_relays_one_reconciles_when_it_is_due() {
 }
 
 #[tokio::test]
+async fn an_update_that_was_finished_between_the_two_reads_is_no_drift() {
+    let world = written().await;
+    let (context, wire) = world.context_over_wire().await;
+    let point = wire.hold_at(b"\x02find\0");
+    let relay = async {
+        let go_on = point.reached().await;
+        world.commit(Update::of("1500", "2026-03-01T00:00:00Z")).await;
+        world.once().await;
+        go_on.send(()).unwrap();
+    };
+    let (report, ()) = tokio::join!(reconcile(&context, REPAIR), relay);
+    assert_eq!((report.status, report.records_checked, report.mismatches_found), ("completed", 1, 0));
+    assert_eq!(world.amount("b").await, Some(1500.0));
+}
+
+#[tokio::test]
 async fn nothing_that_is_on_its_way_is_taken_for_drift() {
     let world = World::new().await;
     let entries: Vec<Document> = (0..40)
