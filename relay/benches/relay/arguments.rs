@@ -56,6 +56,12 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 1_000_000, value_parser = messages())]
         n: u32,
     },
+    Reconcile {
+        #[arg(long, default_value_t = 100_000, value_parser = messages())]
+        n: u32,
+        #[arg(long, default_value_t = 3, value_parser = times())]
+        runs: u32,
+    },
     Poison {
         #[arg(long, default_value_t = 50_000, value_parser = messages())]
         n: u32,

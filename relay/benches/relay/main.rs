@@ -18,6 +18,7 @@ mod latency;
 mod meter;
 mod poison;
 mod process;
+mod reconcile;
 mod soak;
 mod stock;
 mod tap;
@@ -73,6 +74,7 @@ async fn measure(bench: Bench) -> anyhow::Result<()> {
             latency::run(latency::Plan { rate, seconds, idle_times, idle_seconds }).await
         }
         Bench::Backlog { n } => backlog::run(n).await,
+        Bench::Reconcile { n, runs } => reconcile::run(n, runs).await,
         Bench::Poison { n, share, runs } => poison::run(n, &share, runs).await,
         Bench::Xmin { seconds, rate, drain } => xmin::run(xmin::Plan { seconds, rate, drain }).await,
         Bench::Soak { seconds, rate } => soak::run(seconds, rate).await,
