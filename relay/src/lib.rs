@@ -4,13 +4,16 @@
 //! [`mail_text`] and [`extraction`]; a debt update with [`matching`], [`write_guard`] and [`mongo`]), and [`outbox`] finishes it in
 //! one statement together with [`ledger`]. [`outcome`] says what follows from a failure, [`breaker`] what from an outage.
 
+pub mod board;
 pub mod breaker;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod context;
+pub mod dead_letters;
 pub mod explain;
 pub mod extraction;
+pub mod heartbeat;
 pub mod lane;
 pub mod ledger;
 pub mod letters;
@@ -19,13 +22,17 @@ pub mod maintenance;
 pub mod matching;
 pub mod mongo;
 pub mod operations;
+pub mod operator;
 pub mod outbox;
 pub mod outcome;
+pub mod pauses;
 pub mod relay;
 pub mod resend;
 pub mod review;
 pub mod review_mails;
 pub mod smtp;
+pub mod status;
 pub mod turns;
 pub mod wake;
+pub mod workers;
 pub mod write_guard;
