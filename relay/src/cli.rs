@@ -2,8 +2,11 @@
 
 #![expect(clippy::print_stdout, reason = "standard output is a command's result; logs go to standard error")]
 
+mod dead_letters;
 mod extract;
+mod pause;
 mod reconcile;
+mod status;
 
 use crate::{
     config::{Config, Settings},
@@ -55,6 +58,15 @@ enum Command {
     /// Mails that wait for a person's decision
     #[command(subcommand)]
     Review(Review),
+    /// Messages that ended badly and wait for a person
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// Stop an operation on all relays at once; what is under way ends, what comes waits
+    Pause(pause::PauseArguments),
+    /// Let the relays go on with a paused operation
+    Resume(pause::ResumeArguments),
+    /// What waits, who works, what is in the way
+    Status(status::StatusArguments),
     /// What the extractor makes of one mail, given as the webhook's JSON body; needs neither Postgres nor MongoDB
     Extract {
         /// A file with the mail, or with a sample that has it as `webhook` [default: standard input]
@@ -158,7 +170,13 @@ pub async fn main(cli: Cli) -> ExitCode {
             }
             Err(problems) => return bad_configuration(&problems),
         },
-        Command::Migrate | Command::Review(_) | Command::Explain { .. } => match cli.settings.database() {
+        Command::Migrate
+        | Command::Review(_)
+        | Command::DeadLetters(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Status(_)
+        | Command::Explain { .. } => match cli.settings.database() {
             Ok(url) => on_database(&cli.command, cli.json, &url).await,
             Err(problem) => return bad_configuration(&[problem]),
         },
@@ -235,6 +253,10 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
                 println!("email {email_id}: rejected by {by}, nothing will be written");
             }
         }
+        Command::DeadLetters(command) => dead_letters::run(command, json, url).await?,
+        Command::Pause(arguments) => pause::pause(arguments, json, url).await?,
+        Command::Resume(arguments) => pause::resume(arguments, json, url).await?,
+        Command::Status(arguments) => status::run(arguments, json, url).await?,
         Command::Explain { email_id } => {
             let explanation = explain::explain(&connection(url).await?, *email_id).await?;
             let explanation = explanation.with_context(|| format!("there is no email {email_id}"))?;

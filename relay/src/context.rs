@@ -1,6 +1,7 @@
 //! What the operations work with: the two servers and the write guard's settings.
 
 use crate::{
+    board::Board,
     extraction::Extractor,
     mongo::Clients,
     outcome::{Failure, FailureClass},
@@ -34,6 +35,8 @@ pub struct Context {
     pub resend: Option<Resend>,
     /// Whose turn it is among the workers.
     pub turns: Turns,
+    /// What the lanes do, and which of them must not claim.
+    pub board: Board,
     in_flight: Arc<RwLock<()>>,
 }
 
@@ -58,6 +61,7 @@ impl Context {
             mailer: None,
             resend: None,
             turns: Turns::default(),
+            board: Board::default(),
             in_flight: Arc::default(),
         }
     }

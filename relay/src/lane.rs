@@ -6,7 +6,7 @@
 mod pipeline;
 mod summary;
 
-use crate::{breaker::Breaker, context::Context, outbox::LowWaterMark, outcome::Failure};
+use crate::{board::LaneState, breaker::Breaker, context::Context, outbox::LowWaterMark, outcome::Failure};
 use pipeline::{Pipeline, WhenIdle};
 use shared::{admin::Readiness, message::Operation};
 use std::{sync::Arc, time::Duration};
@@ -59,7 +59,8 @@ impl Lane {
             self.pipeline.report(Err(&trouble));
             match trouble {
                 Trouble::Postgres(_) => sleep_or(POSTGRES_PAUSE, &shutdown).await,
-                Trouble::Sink(_) => {
+                Trouble::Sink(failure) => {
+                    self.pipeline.show(LaneState::SinkDown, Some(failure.to_string()));
                     let has_gone_through = self.pipeline.take_through();
                     if has_gone_through {
                         self.breaker.succeeded();
@@ -94,6 +95,7 @@ impl Lane {
                 Ok(()) => self.breaker.half_open(),
                 Err(failure) => {
                     self.breaker.failed();
+                    self.pipeline.show(LaneState::SinkDown, Some(failure.to_string()));
                     self.pipeline.report(Err(&Trouble::Sink(failure)));
                 }
             }

@@ -3,7 +3,10 @@
 //! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox/finish.rs`, so it is committed with the
 //! message's transition or not at all.
 
+mod dead_letters;
+
 use crate::outcome::{Failure, FailureClass, Outcome, Transition};
+pub(crate) use dead_letters::{DISCARDED_EMAILS, REQUEUED_EMAILS};
 use deadpool_postgres::Client as Connection;
 use shared::{
     columns::{Column, column},

@@ -5,13 +5,16 @@
 //! one statement together with [`ledger`]. [`outcome`] says what follows from a failure, [`breaker`] what from an outage.
 
 pub mod audit;
+pub mod board;
 pub mod breaker;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod context;
+pub mod dead_letters;
 pub mod explain;
 pub mod extraction;
+pub mod heartbeat;
 pub mod lane;
 pub mod ledger;
 pub mod letters;
@@ -20,14 +23,18 @@ pub mod maintenance;
 pub mod matching;
 pub mod mongo;
 pub mod operations;
+pub mod operator;
 pub mod outbox;
 pub mod outcome;
+pub mod pauses;
 pub mod reconcile;
 pub mod relay;
 pub mod resend;
 pub mod review;
 pub mod review_mails;
 pub mod smtp;
+pub mod status;
 pub mod turns;
 pub mod wake;
+pub mod workers;
 pub mod write_guard;

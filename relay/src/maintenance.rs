@@ -1,8 +1,9 @@
-//! Removes what nobody needs any more: finished messages after their retention, expired idempotency keys.
+//! Removes what nobody needs any more: finished messages after their retention, expired idempotency keys, relays that went long ago.
 //!
 //! Any relay does it, in small batches with long rests; an advisory lock keeps two from doing the same work. Dead messages, waiting
 //! ones and those that a person has still to decide on stay. Mails, ledger and decisions are never touched.
 
+use crate::workers;
 use deadpool_postgres::{Client as Connection, Pool};
 use shared::{
     message::MessageId,
@@ -78,6 +79,7 @@ pub async fn run(pool: Pool, retention: Duration, shutdown: CancellationToken) {
 /// Postgres failed; what has been removed until then is.
 pub async fn pass(pool: &Pool, retention: Duration) -> Result<Removed, String> {
     let mut removed = Removed::default();
+    workers::remove_old(&connection(pool).await?).await.map_err(|error| reason(&error))?;
     let mut from = Some(0);
     while let Some(id) = from {
         let began = Instant::now();

@@ -3,6 +3,8 @@
 //! A claim is a value; its row changes only through the finish, which names the claim count it was given. A row that has moved on
 //! (the lease ended, somebody else claimed it) is not touched, and nothing else of that message is written either.
 
+mod backlog;
+mod dead_letters;
 mod discard;
 mod finish;
 mod low_water_mark;
@@ -10,6 +12,11 @@ mod low_water_mark;
 use crate::{
     ledger::{Decision, EmailChange, LedgerRow},
     outcome::{Failure, FailureClass, Outcome, Past, Transition, decide, patience},
+};
+pub use backlog::{Backlog, Floors, OTHERS, look};
+pub use dead_letters::{
+    DeadLetter, DeadLetterFilter, MessageRow, dead_among, discard_dead, each_dead_letter, message_row,
+    requeue,
 };
 use deadpool_postgres::Client as Connection;
 pub use discard::discard;

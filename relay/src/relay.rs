@@ -4,12 +4,14 @@ use crate::{
     config::Config,
     context::Context,
     extraction::Extractor,
+    heartbeat,
     lane::{Lane, Summary, Trouble},
     maintenance,
     mongo::Clients,
-    operations, reconcile,
+    operations, pauses, reconcile,
     resend::Resend,
     wake,
+    workers::Identity,
 };
 use shared::{
     admin::{self, Readiness},
@@ -53,15 +55,21 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let listener = TcpListener::bind(config.admin_listen).await.map_err(|error| {
         anyhow::anyhow!("RELAY_ADMIN_LISTEN: cannot listen on {}: {error}", config.admin_listen)
     })?;
-    tracing::info!(admin = %listener.local_addr()?, worker = worker_name(), "relay started");
+    let identity = Identity::of_this_process();
+    tracing::info!(admin = %listener.local_addr()?, worker = identity.worker, "relay started");
     let readiness = Readiness::waiting_for(&["postgres", "mongodb"]);
     let wake = Arc::new(Notify::new());
 
+    context.board.hold_all(); // until the first look at what is paused
+    let operations: Vec<Operation> = configured(&context).collect();
     let mut lanes = tokio::task::JoinSet::new();
-    for operation in configured(&context) {
-        let lane = Lane::new(operation, context.clone(), worker_name(), readiness.clone());
+    for operation in &operations {
+        let lane = Lane::new(*operation, context.clone(), identity.worker.clone(), readiness.clone());
         lanes.spawn(lane.run(wake.clone(), shutdown.clone()));
     }
+    // Goes on while the lanes finish what they have.
+    let (pool, board, stop) = (context.pool.clone(), context.board.clone(), CancellationToken::new());
+    let heartbeat = tokio::spawn(heartbeat::run(pool, board, identity, operations, stop.clone()));
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
     tokio::spawn(maintenance::run(context.pool.clone(), config.retention, shutdown.clone()));
@@ -75,6 +83,8 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     while let Some(summary) = lanes.join_next().await {
         total = total + summary?;
     }
+    stop.cancel();
+    heartbeat.await?;
     admin.await?;
     tracing::info!(summary = %serde_json::to_string(&total)?, "relay stopped");
     Ok(total)
@@ -86,8 +96,12 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 /// # Errors
 /// The first [`Trouble`], with what has been done.
 pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
+    if let Err(trouble) = look_at_pauses(context).await {
+        return (Summary::default(), Err(trouble));
+    }
+    let worker = Identity::of_this_process().worker;
     let new =
-        |operation| (operation, Lane::new(operation, context.clone(), worker_name(), Readiness::default()));
+        |operation| (operation, Lane::new(operation, context.clone(), worker.clone(), Readiness::default()));
     let mut lanes: Vec<(Operation, Lane)> = configured(context).map(new).collect();
     let total = |lanes: &[(Operation, Lane)]| {
         lanes.iter().fold(Summary::default(), |sum, (_, lane)| sum + lane.summary)
@@ -134,10 +148,21 @@ fn configured(context: &Context) -> impl Iterator<Item = Operation> {
     Operation::ALL.into_iter().filter(is_configured)
 }
 
-/// Who holds a claim, for people who look into the table.
-fn worker_name() -> String {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "relay".into());
-    format!("{host}:{}", std::process::id())
+/// Puts on the board what is paused, for a run that looks once.
+async fn look_at_pauses(context: &Context) -> Result<(), Trouble> {
+    let connection = context.pool.get().await;
+    let connection = connection.map_err(|error| Trouble::Postgres(postgres::pool_reason(&error)))?;
+    let look = tokio::time::timeout(POOL_WAIT, pauses::paused(&connection)).await;
+    let Ok(paused) = look else {
+        postgres::abandon(connection).await;
+        return Err(Trouble::Postgres("no reply to the look at what is paused".into()));
+    };
+    let paused = paused.map_err(|error| Trouble::Postgres(postgres::reason(&error)))?;
+    for operation in &paused {
+        tracing::warn!(operation = operation.name(), "paused: its messages wait, see `relay status`");
+    }
+    context.board.pause(paused);
+    Ok(())
 }
 
 async fn serve_admin(listener: TcpListener, readiness: Readiness, shutdown: CancellationToken) {

@@ -6,6 +6,7 @@
 
 use super::{POSTGRES_PAUSE, Summary, Trouble};
 use crate::{
+    board::{Counts, LaneState},
     context::{Context, InFlight},
     operations::{self, Limits},
     outbox::{self, Claim, Finished, LowWaterMark, Receipt},
@@ -132,6 +133,11 @@ impl Pipeline {
         self.readiness.set(name, state.map_err(|trouble| format!("{name}: {trouble}")));
     }
 
+    /// Tells the board what the lane is doing.
+    pub(super) fn show(&self, state: LaneState, failure: Option<String>) {
+        self.context.board.set(self.operation, state, failure);
+    }
+
     /// Whether a batch has gone through since this was asked last.
     pub(super) fn take_through(&self) -> bool {
         self.through.swap(false, Relaxed)
@@ -156,10 +162,19 @@ impl Pipeline {
             // Made before the look, so that a poke during it is not missed.
             let poked = if let WhenIdle::Wait(wake) = &when_idle { Some(wake.notified()) } else { None };
             let Some(mut in_flight) = stop.run_until_cancelled(self.context.in_flight()).await else { break };
+            if self.context.board.is_paused(self.operation) {
+                drop((slot, in_flight));
+                self.report(Ok(()));
+                if poked.is_none() || !self.wait_for_resume(stop).await {
+                    break;
+                }
+                continue;
+            }
             mark.lower(self.returned.swap(MessageId::MAX, Relaxed));
             let lease_end = Instant::now() + self.limits.lease;
             let claims = self.claim(mark).await.inspect_err(|_| stop.cancel())?;
             if !claims.is_empty() {
+                self.context.board.work(self.operation);
                 if claims.iter().any(Claim::is_suspect) {
                     drop(in_flight);
                     in_flight = self.context.alone_in_flight().await;
@@ -169,6 +184,7 @@ impl Pipeline {
             } else if !mark.is_behind() {
                 drop((slot, in_flight));
                 self.report(Ok(()));
+                self.show(LaneState::Idle, None);
                 let Some(poked) = poked else { break };
                 tokio::select! {
                     () = poked => {}
@@ -179,6 +195,14 @@ impl Pipeline {
             }
         }
         Ok(())
+    }
+
+    /// The low-water mark stays where it is meanwhile. False if the lane is to end.
+    async fn wait_for_resume(&self, stop: &CancellationToken) -> bool {
+        self.show(LaneState::Paused, None);
+        let resumed = stop.run_until_cancelled(self.context.board.resumed(self.operation)).await;
+        self.show(LaneState::Idle, None);
+        resumed.is_some()
     }
 
     async fn claim(&self, mark: &mut LowWaterMark) -> Result<Vec<Claim>, Trouble> {
@@ -264,6 +288,7 @@ impl Pipeline {
             let is_slow = took > (lease - apply - finish) / 2;
             let next = if is_slow { (size / 2).max(SMALLEST.min(size)) } else { (size * 2).min(batch) };
             self.size.store(next, Relaxed);
+            self.show(LaneState::Working, None);
             self.report(Ok(()));
         }
         tracing::debug!(operation = self.operation.name(), count = finished.len(), ?took, "applied");
@@ -320,6 +345,7 @@ impl Pipeline {
     }
 
     fn count(&self, Ended { transitions, receipt, .. }: &Ended, summary: &mut Summary) {
+        let (before, mut finished) = (*summary, 0);
         summary.claimed += u64::try_from(transitions.len()).unwrap_or(u64::MAX);
         for (id, transition) in transitions {
             let name = if receipt.released.contains(id) {
@@ -341,10 +367,18 @@ impl Pipeline {
                 "dead"
             } else {
                 summary.count(transition);
+                finished += u64::from(matches!(transition, Transition::Done(_)));
                 log_failure(*id, transition)
             };
             metrics::counter!("relay_messages_total", "operation" => self.operation.name(), "outcome" => name).increment(1);
         }
+        let counts = Counts {
+            claimed: summary.claimed - before.claimed,
+            finished,
+            retried: summary.retried - before.retried,
+            dead: summary.dead - before.dead,
+        };
+        self.context.board.count(self.operation, counts);
     }
 }
 

@@ -1,0 +1,92 @@
+//! The acts of persons: owns `operator_actions`, which only grows.
+//!
+//! An act is recorded in the transaction of what it does, so neither is there without the other. About amounts there are decisions
+//! besides (`ledger.rs`).
+
+use deadpool_postgres::{Client as Connection, Transaction};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use shared::message::{EmailId, MessageId};
+
+/// An insert at the end of the table; locks nothing that others wait for.
+const RECORD: &str = "
+insert into operator_actions (actor, action, message_id, email_id, detail)
+select $1, $2, message_id, email_id, detail from unnest($3::bigint[], $4::bigint[], $5::jsonb[]) as a(message_id, email_id, detail)";
+
+/// Through `operator_actions_message`.
+const ACTS: &str = "select at, actor, action, detail from operator_actions where message_id = $1 order by id";
+
+/// What one act was about.
+#[derive(Debug)]
+pub struct Act {
+    /// The message.
+    pub message_id: Option<MessageId>,
+    /// The mail.
+    pub email_id: Option<EmailId>,
+    /// A JSON object: why, and what was there before. No names, addresses, amounts.
+    pub detail: Value,
+}
+
+/// An act that is on record.
+#[derive(Debug, Serialize)]
+pub struct PastAct {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub action: String,
+    /// Why, and what was there before.
+    pub detail: Value,
+}
+
+/// Keeps one act. `action` is one of the names in the table's check.
+///
+/// # Errors
+/// The statement's.
+pub async fn record(
+    transaction: &Transaction<'_>,
+    actor: &str,
+    action: &str,
+    message_id: Option<MessageId>,
+    email_id: Option<EmailId>,
+    detail: Value,
+) -> Result<(), tokio_postgres::Error> {
+    record_all(transaction, actor, action, &[Act { message_id, email_id, detail }]).await
+}
+
+/// Keeps the acts of one command.
+///
+/// # Errors
+/// The statement's.
+pub async fn record_all(
+    transaction: &Transaction<'_>,
+    actor: &str,
+    action: &str,
+    acts: &[Act],
+) -> Result<(), tokio_postgres::Error> {
+    let messages: Vec<_> = acts.iter().map(|act| act.message_id).collect();
+    let emails: Vec<_> = acts.iter().map(|act| act.email_id).collect();
+    let details: Vec<_> = acts.iter().map(|act| &act.detail).collect();
+    transaction.execute(RECORD, &[&actor, &action, &messages, &emails, &details]).await?;
+    Ok(())
+}
+
+/// What persons have done with a message, in order.
+///
+/// # Errors
+/// The statement's.
+pub async fn acts_of(
+    connection: &Connection,
+    message_id: MessageId,
+) -> Result<Vec<PastAct>, tokio_postgres::Error> {
+    let rows = connection.query(ACTS, &[&message_id]).await?;
+    let read = |row: &tokio_postgres::Row| PastAct {
+        at: row.get(0),
+        actor: row.get(1),
+        action: row.get(2),
+        detail: row.get(3),
+    };
+    Ok(rows.iter().map(read).collect())
+}
