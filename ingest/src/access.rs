@@ -1,13 +1,13 @@
 //! Who may send: the webhook secrets and API tokens in force. They are read again from their files on SIGHUP, between two requests.
 
 use crate::{
-    bearer::Tokens,
     config::AccessSettings,
     endpoint::Endpoint,
     problem::Problem,
     source::{Source, Verifiers},
 };
 use hyper::HeaderMap;
+use shared::bearer::Tokens;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -42,7 +42,8 @@ impl Access {
     /// # Errors
     /// [`Problem::UnknownPath`], [`Problem::TokenInvalid`].
     pub fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        self.tokens.as_ref().ok_or(Problem::UnknownPath)?.check(headers)
+        let tokens = self.tokens.as_ref().ok_or(Problem::UnknownPath)?;
+        if tokens.admit(headers) { Ok(()) } else { Err(Problem::TokenInvalid) }
     }
 }
 

@@ -7,10 +7,10 @@ mod limits;
 
 use crate::{
     access::Access,
-    bearer::Tokens,
     source::{MIN_SECRET_BYTES, Verifiers, standard, zendesk},
 };
 pub use limits::{LimitSettings, Limits};
+use shared::bearer::Tokens;
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{net::SocketAddr, path::Path, str::FromStr};
 

@@ -13,7 +13,6 @@
 
 pub mod access;
 pub mod api;
-pub mod bearer;
 pub mod cli;
 pub mod commit;
 pub mod config;

@@ -6,9 +6,10 @@
 //! - [`money`]: exact amounts
 //! - [`postgres`]: pool, migrations, transient errors; [`columns`]: rows as parameters
 //! - [`http`]: the accept loop; [`admin`]: liveness, readiness, metrics
-//! - [`process`]: logs, secrets, signals
+//! - [`process`]: logs, secrets, signals; [`bearer`]: tokens
 
 pub mod admin;
+pub mod bearer;
 pub mod columns;
 pub mod http;
 pub mod idempotency_key;
