@@ -5,7 +5,6 @@ use crate::{
     ledger::LedgerMark,
     matching::{self, ClientIndex, ClientKeys, Match},
     mongo::Found,
-    outbox::Claim,
     outcome::{Failure, FailureClass, Outcome},
     write_guard::WriteGuard,
 };
@@ -22,10 +21,11 @@ use std::{
 /// The ledger's marks by client id and entry key.
 pub(super) type Marks = HashMap<(String, String), LedgerMark>;
 
-/// A claimed message with its decoded payload.
-pub(super) struct Open {
-    pub(super) claim: Claim,
-    pub(super) update: CreditorDebtUpdate,
+/// An update that is still to be carried out.
+pub(crate) struct Open {
+    /// Its message, or whatever tells it from the others of its round.
+    pub(crate) id: MessageId,
+    pub(crate) update: CreditorDebtUpdate,
     pub(super) keys: ClientKeys,
     /// Sent in an earlier round: its stamp in the entry is this attempt's doing.
     pub(super) sent: bool,
@@ -38,9 +38,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(claim: Claim, update: CreditorDebtUpdate) -> Open {
+    pub(crate) fn new(id: MessageId, update: CreditorDebtUpdate) -> Open {
         let keys = matching::client_keys(&update);
-        Open { claim, update, keys, sent: false, seen: None, raced: false, refused: None }
+        Open { id, update, keys, sent: false, seen: None, raced: false, refused: None }
     }
 
     /// Equal for messages that name their client alike.
@@ -62,13 +62,13 @@ pub(super) struct Target<'a> {
 }
 
 /// How a message ended, before it is put into words for the finish.
-pub(super) struct Verdict {
-    pub(super) outcome: Outcome,
-    pub(super) reason: String,
-    pub(super) old_amount: Option<Amount>,
-    pub(super) confidence: Option<f64>,
-    pub(super) candidates: Vec<serde_json::Value>,
-    pub(super) ledger: Option<(String, String, Option<String>)>,
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: String,
+    pub(crate) old_amount: Option<Amount>,
+    pub(crate) confidence: Option<f64>,
+    pub(crate) candidates: Vec<serde_json::Value>,
+    pub(crate) ledger: Option<(String, String, Option<String>)>,
 }
 
 impl Verdict {
@@ -277,7 +277,7 @@ fn guard_in_order(
             Ok(amount) => {
                 last_stamp = Some(update.stamp);
                 effective = Some(StoredAmount::Known(amount));
-                passed.push((index, message.claim.id, amount));
+                passed.push((index, message.id, amount));
             }
             Err(reason) => *step = Step::Ended(Verdict::at(target, Outcome::HeldForReview, reason)),
         }
@@ -297,7 +297,7 @@ pub(super) fn settle(
 ) -> HashMap<MessageId, Result<Verdict, Failure>> {
     let mut ended = HashMap::new();
     let mut superseded = HashSet::new();
-    let ids: Vec<MessageId> = open.iter().map(|message| message.claim.id).collect();
+    let ids: Vec<MessageId> = open.iter().map(|message| message.id).collect();
     let mut waiting = Vec::new();
     for (id, (target, step)) in ids.into_iter().zip(std::mem::take(steps)) {
         match step {
