@@ -2,11 +2,15 @@
 
 #![expect(clippy::print_stdout, reason = "standard output is a command's result; logs go to standard error")]
 
+mod apply;
+mod correct;
+mod explain;
 mod extract;
+mod replay;
 
 use crate::{
     config::{Config, Settings},
-    explain, relay,
+    relay,
     review::{self, Choice},
 };
 use anyhow::Context as _;
@@ -46,11 +50,14 @@ enum Command {
     },
     /// Bring the Postgres schema up to date; safe to run by any number of processes
     Migrate,
-    /// One mail's whole way: times, steps, attempts, errors, decisions
-    Explain {
-        /// The mail's id
-        email_id: EmailId,
-    },
+    /// One mail's whole way: times, steps, attempts, errors, decisions; or a creditor entry's, through all its mails
+    Explain(explain::Explain),
+    /// Put an amount right that a mail has brought into MongoDB, or give back the one before it
+    Correct(correct::Correct),
+    /// Make new messages from what is known of the selected mails now
+    Replay(replay::Replay),
+    /// Break glass: write debt updates, given as JSON lines, to MongoDB without Postgres
+    Apply(apply::Apply),
     /// Mails that wait for a person's decision
     #[command(subcommand)]
     Review(Review),
@@ -143,7 +150,11 @@ pub async fn main(cli: Cli) -> ExitCode {
             }
             Err(problems) => return bad_configuration(&problems),
         },
-        Command::Migrate | Command::Review(_) | Command::Explain { .. } => match cli.settings.database() {
+        Command::Explain(explain) => explain.run(cli.json, &cli.settings).await,
+        Command::Correct(correct) => correct.run(cli.json, &cli.settings).await,
+        Command::Replay(replay) => replay.run(cli.json, &cli.settings).await,
+        Command::Apply(apply) => apply.run(cli.json, &cli.settings).await,
+        Command::Migrate | Command::Review(_) => match cli.settings.database() {
             Ok(url) => on_database(&cli.command, cli.json, &url).await,
             Err(problem) => return bad_configuration(&[problem]),
         },
@@ -220,16 +231,13 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
                 println!("email {email_id}: rejected by {by}, nothing will be written");
             }
         }
-        Command::Explain { email_id } => {
-            let explanation = explain::explain(&connection(url).await?, *email_id).await?;
-            let explanation = explanation.with_context(|| format!("there is no email {email_id}"))?;
-            if json {
-                println!("{}", serde_json::to_string(&explanation)?);
-            } else {
-                print!("{explanation}");
-            }
-        }
-        Command::Run { .. } | Command::Extract { .. } | Command::CheckConfig => {}
+        Command::Run { .. }
+        | Command::Extract { .. }
+        | Command::Explain(_)
+        | Command::Correct(_)
+        | Command::Replay(_)
+        | Command::Apply(_)
+        | Command::CheckConfig => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -119,6 +119,28 @@ impl Settings {
         usable("DATABASE_URL", url)
     }
 
+    /// MongoDB and its database, for the commands that can do without; None = not configured.
+    ///
+    /// # Errors
+    /// All problems, each with the variable's name.
+    pub fn mongodb(&self) -> Result<Option<(Secret, String)>, Vec<String>> {
+        let file = path(self.mongodb_url_file.as_ref());
+        let url = secret("MONGODB_URL", self.mongodb_url.as_ref(), file).map_err(|problem| vec![problem])?;
+        let Some(url) = url else { return Ok(None) };
+        let database = self.mongodb_database().map_err(|problem| vec![problem])?;
+        Ok(Some((url, database)))
+    }
+
+    /// The write guard, for the commands that need nothing else.
+    ///
+    /// # Errors
+    /// The problem, with the variable's name.
+    pub fn guard(&self) -> Result<WriteGuard, String> {
+        let hold_lower = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse();
+        let hold_lower = hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false"))?;
+        Ok(WriteGuard { hold_lower })
+    }
+
     /// What reads the mails, for the commands that need nothing else; None = the rules.
     ///
     /// # Errors
@@ -142,9 +164,7 @@ impl Settings {
         let listen = "RELAY_ADMIN_LISTEN must be an address and port such as 127.0.0.1:9465";
         let admin_listen =
             keep(&mut problems, given(&self.admin_listen, ADMIN_LISTEN).parse().or(Err(listen.into())));
-        let hold_lower = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse();
-        let hold_lower =
-            keep(&mut problems, hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false".into())));
+        let guard = keep(&mut problems, self.guard());
         let pool_size =
             keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 5..=100));
         let days = given(&self.retention_days, RETENTION_DAYS);
@@ -163,7 +183,7 @@ impl Settings {
                 mongodb_url: mongodb_url?,
                 mongodb_database: mongodb_database?,
                 admin_listen: admin_listen?,
-                guard: WriteGuard { hold_lower: hold_lower? },
+                guard: guard?,
                 extractor: extractor?,
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),

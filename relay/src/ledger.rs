@@ -3,6 +3,8 @@
 //! Owns their SQL. What a finish writes into them runs inside the finish statement of `outbox/finish.rs`, so it is committed with the
 //! message's transition or not at all.
 
+pub mod entries;
+
 use crate::outcome::{Failure, FailureClass, Outcome, Transition};
 use deadpool_postgres::Client as Connection;
 use shared::{

@@ -196,7 +196,7 @@ pub(super) fn plan<'a>(
     }
     for mut group in groups.into_values() {
         group.sort_by_key(|index| open.get(*index).map(|message| message.update.stamp));
-        guard_in_order(guard, open, &mut steps, &group);
+        guard_in_order(guard, open, &mut steps, &group, marks);
     }
     steps
 }
@@ -212,6 +212,9 @@ fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> 
         Some(fence) => (fence.stamp.clone(), fence.email_id, target.entry.stored.known(), fence.previous),
         None => marks.get(&key()).map(|mark| (mark.stamp.to_string(), mark.email_id, mark.amount, None))?,
     };
+    if gives_back(message, target, marks) {
+        return None;
+    }
     let own = update.stamp.to_string();
     if own < stamp {
         return Some(Verdict::at(target, Outcome::Superseded, "something newer is stored"));
@@ -228,6 +231,17 @@ fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> 
         return Some(Verdict { old_amount: previous, ..Verdict::at(target, outcome, reason) });
     }
     Some(Verdict::at(target, Outcome::HeldForReview, "another amount of the same stamp is stored"))
+}
+
+/// Whether a replay brings back what the ledger knows to have been there, and what somebody has rewritten without our mark. It has
+/// been through the guard then.
+fn gives_back(message: &Open, target: &Target<'_>, marks: &Marks) -> bool {
+    let update = &message.update;
+    let key = || (target.found.client.client_id.clone(), target.entry.entry_key.clone());
+    let is_own = |mark: &LedgerMark| {
+        (mark.stamp, mark.email_id, mark.amount) == (update.stamp, update.email_id, update.new_debt_amount)
+    };
+    update.origin == Origin::Replay && target.entry.fence.is_none() && marks.get(&key()).is_some_and(is_own)
 }
 
 /// The verdict on a repair: written, by this attempt or another one, or not as its plan has seen the entry. The ledger says nothing
@@ -258,6 +272,7 @@ fn guard_in_order(
     open: &[Open],
     steps: &mut [(Option<Target<'_>>, Step)],
     group: &[usize],
+    marks: &Marks,
 ) {
     let mut passed: Vec<(usize, MessageId, Amount)> = Vec::new();
     let mut effective = None;
@@ -272,7 +287,9 @@ fn guard_in_order(
         }
         let stored = effective.unwrap_or(target.entry.stored);
         // A decision and a repair have been thought about already.
-        let decided = update.decided_by.is_some() || update.origin == Origin::Repair;
+        let decided = update.decided_by.is_some()
+            || update.origin == Origin::Repair
+            || gives_back(message, target, marks);
         match guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided) {
             Ok(amount) => {
                 last_stamp = Some(update.stamp);
