@@ -92,6 +92,7 @@ class Dev:
         needed: Dict[str, Callable[[], str]] = {
             "MONGOD": self.mongod.program, "POSTGRES_BIN": lambda: installed.find_postgres(None)[0],
             "SCHEMATHESIS": lambda: installed.schemathesis(self.mongod.home / "schemathesis"),
+            "CHROMIUM": installed.chromium,
             "AIOSMTPD": lambda: installed.aiosmtpd(self.mongod.home / "aiosmtpd"),
         }
         for name, find in needed.items():

@@ -174,6 +174,21 @@ def schemathesis(folder: Path) -> str:
     return str(folder)
 
 
+def chromium() -> str:
+    """A browser that can do without a screen, for the tests of the console's pages."""
+    named = os.environ.get("CHROMIUM")
+    if named:
+        return named
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not any(shutil.which(name) for name in names):
+        apt_install(["chromium"], "Chromium is not installed")
+    found = [shutil.which(name) for name in names]
+    program = next((program for program in found if program), None)
+    if not program:
+        raise Problem(f"Chromium: none of {', '.join(names)} on PATH. Put it there or name it: CHROMIUM")
+    return program
+
+
 def aiosmtpd(folder: Path) -> str:
     """The folder with the mail server of the tests and the demo."""
     if not folder.exists():

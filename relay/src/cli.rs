@@ -2,15 +2,19 @@
 
 #![expect(clippy::print_stdout, reason = "standard output is a command's result; logs go to standard error")]
 
+mod apply;
+mod correct;
 mod dead_letters;
+mod explain;
 mod extract;
 mod pause;
 mod reconcile;
+mod replay;
 mod status;
 
 use crate::{
     config::{Config, Settings},
-    explain, relay,
+    relay,
     review::{self, Choice},
 };
 use anyhow::Context as _;
@@ -50,11 +54,14 @@ enum Command {
     },
     /// Bring the Postgres schema up to date; safe to run by any number of processes
     Migrate,
-    /// One mail's whole way: times, steps, attempts, errors, decisions
-    Explain {
-        /// The mail's id
-        email_id: EmailId,
-    },
+    /// One mail's whole way: times, steps, attempts, errors, decisions; or a creditor entry's, through all its mails
+    Explain(explain::Explain),
+    /// Put an amount right that a mail has brought into MongoDB, or give back the one before it
+    Correct(correct::Correct),
+    /// Make new messages from what is known of the selected mails now
+    Replay(replay::Replay),
+    /// Break glass: write debt updates, given as JSON lines, to MongoDB without Postgres
+    Apply(apply::Apply),
     /// Mails that wait for a person's decision
     #[command(subcommand)]
     Review(Review),
@@ -170,13 +177,16 @@ pub async fn main(cli: Cli) -> ExitCode {
             }
             Err(problems) => return bad_configuration(&problems),
         },
+        Command::Explain(explain) => explain.run(cli.json, &cli.settings).await,
+        Command::Correct(correct) => correct.run(cli.json, &cli.settings).await,
+        Command::Replay(replay) => replay.run(cli.json, &cli.settings).await,
+        Command::Apply(apply) => apply.run(cli.json, &cli.settings).await,
         Command::Migrate
         | Command::Review(_)
         | Command::DeadLetters(_)
         | Command::Pause(_)
         | Command::Resume(_)
-        | Command::Status(_)
-        | Command::Explain { .. } => match cli.settings.database() {
+        | Command::Status(_) => match cli.settings.database() {
             Ok(url) => on_database(&cli.command, cli.json, &url).await,
             Err(problem) => return bad_configuration(&[problem]),
         },
@@ -257,17 +267,12 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
         Command::Pause(arguments) => pause::pause(arguments, json, url).await?,
         Command::Resume(arguments) => pause::resume(arguments, json, url).await?,
         Command::Status(arguments) => status::run(arguments, json, url).await?,
-        Command::Explain { email_id } => {
-            let explanation = explain::explain(&connection(url).await?, *email_id).await?;
-            let explanation = explanation.with_context(|| format!("there is no email {email_id}"))?;
-            if json {
-                println!("{}", serde_json::to_string(&explanation)?);
-            } else {
-                print!("{explanation}");
-            }
-        }
         Command::Run { .. }
         | Command::Extract { .. }
+        | Command::Explain(_)
+        | Command::Correct(_)
+        | Command::Replay(_)
+        | Command::Apply(_)
         | Command::Reconcile(_)
         | Command::Audit(_)
         | Command::CheckConfig => {}

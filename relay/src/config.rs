@@ -12,6 +12,7 @@ pub use notification::NotificationSettings;
 pub use reconcile::ReconcileSettings;
 use reqwest::Url;
 pub use resend::{ResendConfig, ResendSettings};
+use shared::bearer::Tokens;
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -71,6 +72,12 @@ pub struct Settings {
     /// How log lines look: json or text
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
+    /// Bearer tokens that open the console, comma-separated; without any it is served on a loopback address only
+    #[arg(long, env = "RELAY_CONSOLE_TOKENS", hide_env_values = true, global = true)]
+    console_tokens: Option<Secret>,
+    /// File that holds RELAY_CONSOLE_TOKENS
+    #[arg(long, env = "RELAY_CONSOLE_TOKENS_FILE", global = true)]
+    console_tokens_file: Option<String>,
     #[command(flatten)]
     reconcile: ReconcileSettings,
     #[command(flatten)]
@@ -105,6 +112,8 @@ pub struct Config {
     pub resend: Option<ResendConfig>,
     /// What sends letters to the firm; None = nothing is sent.
     pub mailer: Option<Mailer>,
+    /// Who may see the console; None = whoever is on this machine.
+    pub console_tokens: Option<Tokens>,
     /// How MongoDB is compared with the ledger; None = this relay does not.
     pub reconcile: Option<Schedule>,
     /// Rows of the ledger that a comparison reads per second.
@@ -125,6 +134,28 @@ impl Settings {
     pub fn database(&self) -> Result<Secret, String> {
         let url = needed("DATABASE_URL", self.database_url.as_ref(), self.database_url_file.as_ref())?;
         usable("DATABASE_URL", url)
+    }
+
+    /// MongoDB and its database, for the commands that can do without; None = not configured.
+    ///
+    /// # Errors
+    /// All problems, each with the variable's name.
+    pub fn mongodb(&self) -> Result<Option<(Secret, String)>, Vec<String>> {
+        let file = path(self.mongodb_url_file.as_ref());
+        let url = secret("MONGODB_URL", self.mongodb_url.as_ref(), file).map_err(|problem| vec![problem])?;
+        let Some(url) = url else { return Ok(None) };
+        let database = self.mongodb_database().map_err(|problem| vec![problem])?;
+        Ok(Some((url, database)))
+    }
+
+    /// The write guard, for the commands that need nothing else.
+    ///
+    /// # Errors
+    /// The problem, with the variable's name.
+    pub fn guard(&self) -> Result<WriteGuard, String> {
+        let hold_lower = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse();
+        let hold_lower = hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false"))?;
+        Ok(WriteGuard { hold_lower })
     }
 
     /// What reads the mails, for the commands that need nothing else; None = the rules.
@@ -150,14 +181,13 @@ impl Settings {
         let listen = "RELAY_ADMIN_LISTEN must be an address and port such as 127.0.0.1:9465";
         let admin_listen =
             keep(&mut problems, given(&self.admin_listen, ADMIN_LISTEN).parse().or(Err(listen.into())));
-        let hold_lower = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse();
-        let hold_lower =
-            keep(&mut problems, hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false".into())));
+        let guard = keep(&mut problems, self.guard());
         let pool_size =
             keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 5..=100));
         let days = given(&self.retention_days, RETENTION_DAYS);
         let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
         let extractor = keep_all(&mut problems, self.extractor());
+        let console_tokens = keep(&mut problems, self.console_tokens());
         let resend = self.resend.check(&mut problems);
         let reconcile = self.reconcile.check(&mut problems);
         let reconcile_rows_per_second = reconcile
@@ -174,12 +204,13 @@ impl Settings {
                 mongodb_url: mongodb_url?,
                 mongodb_database: mongodb_database?,
                 admin_listen: admin_listen?,
-                guard: WriteGuard { hold_lower: hold_lower? },
+                guard: guard?,
                 extractor: extractor?,
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),
                 resend,
                 mailer: mailer?,
+                console_tokens: console_tokens?,
                 reconcile,
                 reconcile_rows_per_second: reconcile_rows_per_second?,
             })
@@ -191,6 +222,12 @@ impl Settings {
         let file = path(self.database_direct_url_file.as_ref());
         let url = secret("DATABASE_DIRECT_URL", self.database_direct_url.as_ref(), file)?;
         url.map(|url| usable("DATABASE_DIRECT_URL", url)).transpose()
+    }
+
+    fn console_tokens(&self) -> Result<Option<Tokens>, String> {
+        let name = "RELAY_CONSOLE_TOKENS";
+        let given = secret(name, self.console_tokens.as_ref(), path(self.console_tokens_file.as_ref()))?;
+        given.map(|given| Tokens::new(&given).map_err(|problem| format!("{name} {problem}"))).transpose()
     }
 
     fn mongodb_database(&self) -> Result<String, String> {

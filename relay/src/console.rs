@@ -131,8 +131,11 @@ impl Console {
         }
         let is_let_in = self.tokens.as_ref().is_none_or(|tokens| tokens.admit(headers));
         (!is_let_in).then(|| {
-            let mut refusal =
-                reply(401, "text/plain", "a token is needed: Authorization: Bearer TOKEN (RELAY_CONSOLE_TOKENS)\n");
+            let mut refusal = reply(
+                401,
+                "text/plain",
+                "a token is needed: Authorization: Bearer TOKEN (RELAY_CONSOLE_TOKENS)\n",
+            );
             refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             refusal
         })
@@ -166,22 +169,28 @@ impl Console {
                 (200, pages::overview(&look, &self.history.samples()))
             }
             Page::DeadLetters => {
-                let listing = dead_letters::listing(connection, &DeadLetterFilter::default(), MOST_ROWS).await;
+                let listing =
+                    dead_letters::listing(connection, &DeadLetterFilter::default(), MOST_ROWS).await;
                 (200, pages::dead_letters(&listing.map_err(|error| error.to_string())?))
             }
             Page::DeadLetter(id) => match dead_letters::show(connection, id, false).await {
                 Ok(shown) => (200, pages::dead_letter(&shown)),
-                Err(error @ dead_letters::DeadLetterError::Unknown(_)) => (404, pages::unknown(&error.to_string())),
+                Err(error @ dead_letters::DeadLetterError::Unknown(_)) => {
+                    (404, pages::unknown(&error.to_string()))
+                }
                 Err(error) => return Err(error.to_string()),
             },
             Page::Review => {
-                let held = review::held(connection, MOST_ROWS as i64).await.map_err(|error| error.to_string())?;
+                let held =
+                    review::held(connection, MOST_ROWS as i64).await.map_err(|error| error.to_string())?;
                 (200, pages::review(&held, MOST_ROWS))
             }
-            Page::Mail(id) | Page::FindMail(Some(id)) => match explain::explain(connection, id).await.map_err(text)? {
-                Some(explanation) => (200, pages::mail(&explanation)),
-                None => (404, pages::unknown(&format!("there is no email {id}"))),
-            },
+            Page::Mail(id) | Page::FindMail(Some(id)) => {
+                match explain::explain(connection, id).await.map_err(text)? {
+                    Some(explanation) => (200, pages::mail(&explanation)),
+                    None => (404, pages::unknown(&format!("there is no email {id}"))),
+                }
+            }
             Page::FindMail(None) => (200, pages::find_mail()),
             Page::Css | Page::Script => (404, pages::unknown("no page")),
         })
@@ -212,7 +221,9 @@ mod tests {
         assert_eq!(Page::of("/emails/17", None), Some(Page::Mail(17)));
         assert_eq!(Page::of("/emails", Some("id=17")), Some(Page::FindMail(Some(17))));
         assert_eq!(Page::of("/emails", Some("id=x")), Some(Page::FindMail(None)));
-        for path in ["/metrics", "/emails/", "/emails/-1", "/emails/17/", "/dead-letters/x", "/console.css/x", "//"] {
+        for path in
+            ["/metrics", "/emails/", "/emails/-1", "/emails/17/", "/dead-letters/x", "/console.css/x", "//"]
+        {
             assert_eq!(Page::of(path, None), None, "{path}");
         }
     }

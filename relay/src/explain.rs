@@ -1,24 +1,47 @@
-//! `relay explain`: one mail's whole way, from its arrival to the last decision. Reads Postgres only, changes nothing.
+//! `relay explain`: one mail's whole way, from its arrival to the last decision and to what MongoDB has now. Reads only.
 
+mod entry;
+mod mongodb;
+mod words;
+
+use crate::{
+    client::{Client, Entry},
+    ledger::entries::{self, LedgerEntry},
+};
 use deadpool_postgres::Client as Connection;
+pub use entry::{EntryExplanation, explain_entry};
 use jiff::Timestamp;
+pub use mongodb::{MongoDb, MongoEntry, MongoSide};
 use serde::Serialize;
 use serde_json::Value;
 use shared::message::{EmailId, MessageId, Operation};
-use std::fmt::{self, Write as _};
 use tokio_postgres::Row;
+pub use words::Event;
 
-/// By primary key.
+/// By primary keys; the request's key is the provider's id of the delivery as a rule, and expires.
 const MAIL: &str = "
-select source, webhook_id, ticket_id, received_at, received_at_note, created_at, processing_status, processing_error, match_status,
-    match_confidence::float8, matched_at, sync_status, sync_error, sync_retry_count, processed_at, token_count_before, token_count_after
-from incoming_emails where id = $1";
+select source, webhook_id, ticket_id, received_at, received_at_note, m.created_at, processing_status, processing_error, match_status,
+    match_confidence::float8, matched_at, sync_status, sync_error, sync_retry_count, processed_at, token_count_before, token_count_after,
+    m.idempotency_key, k.key, k.expires_at
+from incoming_emails m left join idempotency_keys k on k.key = m.source || ':' || m.webhook_id
+where m.id = $1";
 
-/// Through the unique index on `idempotency_key`; a person's or a repair's message about the mail is found by its decision.
+/// Through the unique index on `idempotency_key`; a person's or a repair's message about the mail is found by its decision, and the
+/// letter about a correction by the correction's key.
 const MESSAGES: &str = "
+with decided as materialized (
+    select o.id, o.idempotency_key from decisions d join outbox_messages o on o.id = d.message_id where d.email_id = $1
+)
 select id, operation, created_at, available_at, claimed_until, claimed_by, processed_at, dead_at, outcome, retry_count, max_retries,
     unfinished_claims, error_class, error_message, traceparent
-from outbox_messages where idempotency_key = any($2) or id in (select message_id from decisions where email_id = $1) order by id";
+from outbox_messages
+where id in (
+    select id from outbox_messages where idempotency_key = any($2)
+    union select id from decided
+    union select o.id from decided join outbox_messages o
+        on o.idempotency_key = replace(decided.idempotency_key, 'creditor_debt_update:', 'debt_update_notification:')
+)
+order by id";
 
 /// By `decisions_email`.
 const DECISIONS: &str = "
@@ -34,6 +57,12 @@ pub struct Explanation {
     pub source: String,
     /// The provider's id of the delivery.
     pub webhook_id: String,
+    /// The request's idempotency key, until it expires.
+    pub request_key: Option<String>,
+    /// When that is.
+    pub request_key_expires_at: Option<Timestamp>,
+    /// The `generate_idempotency_key` of its debt update.
+    pub idempotency_key: Option<String>,
     /// The ticket.
     pub ticket_id: Option<String>,
     /// When the creditor's mail was received.
@@ -68,6 +97,11 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// What was decided about it, in order.
     pub decisions: Vec<Decided>,
+    /// What the ledger has for the entries that it is about, of this mail or of a newer one.
+    pub ledger: Vec<LedgerEntry>,
+    /// And MongoDB; absent where many mails are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mongodb: Option<MongoSide>,
 }
 
 /// One message.
@@ -136,10 +170,14 @@ pub async fn explain(
     let keys = Operation::possible_keys(email_id);
     let steps = connection.query(MESSAGES, &[&email_id, &keys]).await?;
     let decisions = connection.query(DECISIONS, &[&email_id]).await?;
+    let ledger = entries::of_mail(connection, email_id).await?.into_iter().filter_map(|entry| entry.ledger);
     Ok(Some(Explanation {
         email_id,
         source: mail.get(0),
         webhook_id: mail.get(1),
+        idempotency_key: mail.get(17),
+        request_key: mail.get(18),
+        request_key_expires_at: mail.get(19),
         ticket_id: mail.get(2),
         received_at: mail.get(3),
         received_at_note: mail.get(4),
@@ -157,7 +195,22 @@ pub async fn explain(
         token_count_after: mail.get(16),
         steps: steps.iter().map(step).collect(),
         decisions: decisions.iter().map(decided).collect(),
+        ledger: ledger.collect(),
+        mongodb: None,
     }))
+}
+
+impl Explanation {
+    /// Asks MongoDB for the entries that the ledger has for the mail.
+    pub async fn ask(&mut self, mongodb: &MongoDb) {
+        let ids: Vec<&str> = self.ledger.iter().map(|row| row.client_id.as_str()).collect();
+        let is_meant = |client: &Client, entry: &Entry| {
+            self.ledger
+                .iter()
+                .any(|row| row.client_id == client.client_id && row.entry_key == entry.entry_key)
+        };
+        self.mongodb = Some(mongodb.entries(&ids, &[], is_meant).await);
+    }
 }
 
 fn step(row: &Row) -> Step {
@@ -198,95 +251,5 @@ fn decided(row: &Row) -> Decided {
         old_amount: row.get(5),
         new_amount: row.get(6),
         candidates: row.get(7),
-    }
-}
-
-/// For people: one line per event, in the order of time.
-impl fmt::Display for Explanation {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut events = vec![(self.received_at, "the creditor's mail was received".to_owned())];
-        let note = self.received_at_note.as_deref().map(|note| format!(" ({note})")).unwrap_or_default();
-        events.push((
-            self.arrived_at,
-            format!("stored by ingest, source {}, id {}{note}", self.source, self.webhook_id),
-        ));
-        for step in &self.steps {
-            events
-                .push((step.created_at, format!("message {}: {} enqueued", step.message_id, step.operation)));
-            let failure = step.failure();
-            let attempts = format!("{} of {} attempts failed", step.attempts, step.max_attempts);
-            let words = match (step.state, step.ended_at) {
-                ("done", _) => {
-                    format!("message {}: {}", step.message_id, step.outcome.as_deref().unwrap_or_default())
-                }
-                ("dead", _) => format!("message {}: DEAD, {attempts}{failure}", step.message_id),
-                ("claimed", _) => {
-                    format!(
-                        "message {}: in the hands of {}",
-                        step.message_id,
-                        step.claimed_by.as_deref().unwrap_or("a relay")
-                    )
-                }
-                _ => {
-                    let next =
-                        step.next_attempt_at.map(|at| format!(", next attempt {at:.0}")).unwrap_or_default();
-                    format!("message {}: WAITING, {attempts}{next}{failure}", step.message_id)
-                }
-            };
-            events.push((step.ended_at.unwrap_or(Timestamp::MAX), words));
-        }
-        for decision in &self.decisions {
-            let mut words = format!(
-                "decision on message {}: {} by {}: {}",
-                decision.message_id, decision.decision, decision.actor, decision.reason
-            );
-            if let Some(amount) = &decision.new_amount {
-                let _ = write!(
-                    words,
-                    "; {} -> {amount} EUR",
-                    decision.old_amount.as_deref().unwrap_or("nothing")
-                );
-            }
-            if decision.decision == "accepted" {
-                words.push_str(&decision.choice());
-            }
-            events.push((decision.at, words));
-        }
-        events.sort_by_key(|(at, _)| *at);
-        let matched = self.match_status.as_deref().unwrap_or("-");
-        writeln!(
-            formatter,
-            "email {}: {}, match {matched}, sync {}",
-            self.email_id, self.processing_status, self.sync_status
-        )?;
-        for error in [&self.processing_error, &self.sync_error].into_iter().flatten() {
-            writeln!(formatter, "  {error}")?;
-        }
-        for (at, words) in events {
-            let at = if at == Timestamp::MAX { "now".to_owned() } else { format!("{at:.3}") };
-            writeln!(formatter, "{at:<24}  {words}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Decided {
-    /// Client and creditor entry that a person has named.
-    fn choice(&self) -> String {
-        let text = |pointer: &str| self.candidates.pointer(pointer).and_then(Value::as_str);
-        let client = text("/0/client_id").or_else(|| text("/0/aktenzeichen"));
-        let creditor = text("/0/entries/0/entry_key");
-        let named = [("client", client), ("creditor", creditor)];
-        named.iter().filter_map(|(what, name)| Some(format!("; {what} {}", (*name)?))).collect()
-    }
-}
-
-impl Step {
-    fn failure(&self) -> String {
-        match (&self.error_class, &self.error) {
-            (Some(class), Some(text)) => format!(": {class}: {text}"),
-            (Some(class), None) => format!(": {class}"),
-            (None, _) => String::new(),
-        }
     }
 }

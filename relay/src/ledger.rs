@@ -4,6 +4,7 @@
 //! message's transition or not at all.
 
 mod dead_letters;
+pub mod entries;
 
 use crate::outcome::{Failure, FailureClass, Outcome, Transition};
 pub(crate) use dead_letters::{DISCARDED_EMAILS, REQUEUED_EMAILS};

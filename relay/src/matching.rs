@@ -8,7 +8,7 @@ mod client_keys;
 mod words;
 
 use crate::client::{Client, Entry};
-pub use client_keys::{ClientIndex, ClientKeys, client_keys};
+pub use client_keys::{ClientIndex, ClientKeys, client_keys, spellings};
 use shared::message::CreditorDebtUpdate;
 use std::{cell::OnceCell, collections::BTreeSet};
 use words::{bare_number, domain, fold, is_freemail, significant_words};

@@ -1,6 +1,6 @@
 //! Which operation does what: the one place where a message's kind decides its way.
 
-mod creditor_debt_update;
+pub(crate) mod creditor_debt_update;
 mod debt_update_notification;
 mod delivery;
 mod email_extraction;

@@ -2,6 +2,7 @@
 
 use crate::{
     config::Config,
+    console::{Console, History},
     context::Context,
     extraction::Extractor,
     heartbeat,
@@ -76,8 +77,12 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     if let Some(schedule) = config.reconcile {
         tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
     }
+    let history = History::default();
+    let address = listener.local_addr()?;
+    let console = Console::new(context.pool.clone(), history.clone(), config.console_tokens.clone(), address);
+    tokio::spawn(history.run(context.pool.clone(), shutdown.clone()));
     tokio::spawn(check_needs(context, readiness.clone(), shutdown.clone()));
-    let admin = tokio::spawn(serve_admin(listener, readiness, shutdown));
+    let admin = tokio::spawn(serve_admin(listener, readiness, console, shutdown));
 
     let mut total = Summary::default();
     while let Some(summary) = lanes.join_next().await {
@@ -165,7 +170,12 @@ async fn look_at_pauses(context: &Context) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn serve_admin(listener: TcpListener, readiness: Readiness, shutdown: CancellationToken) {
+async fn serve_admin(
+    listener: TcpListener,
+    readiness: Readiness,
+    console: Console,
+    shutdown: CancellationToken,
+) {
     let limits = Limits {
         connections: 64,
         header_timeout: Duration::from_secs(10),
@@ -174,7 +184,12 @@ async fn serve_admin(listener: TcpListener, readiness: Readiness, shutdown: Canc
     let metrics = admin::install_metrics();
     serve(listener, limits, shutdown, move |request| {
         let reply = admin::answer(request.method(), request.uri().path(), &readiness, metrics.as_ref());
-        async move { reply }
+        let console = console.clone();
+        async move {
+            let (uri, headers) = (request.uri(), request.headers());
+            let page = console.answer(request.method(), uri.path(), uri.query(), headers).await;
+            page.unwrap_or(reply)
+        }
     })
     .await;
 }

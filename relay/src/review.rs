@@ -215,7 +215,7 @@ pub async fn accept(
     }
     update.entry_key = choice.creditor.or(update.entry_key);
     let operation = Operation::CreditorDebtUpdate;
-    let key = operation.key(email_id, update.stamp.revision());
+    let key = update.key_of(operation);
     let chosen = json!(Some(chosen).into_iter().filter(|chosen| *chosen != json!({})).collect::<Vec<_>>());
     let parameters: [&(dyn ToSql + Sync); 8] = [
         &email_id,

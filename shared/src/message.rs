@@ -67,13 +67,36 @@ impl Operation {
         format!("{}:{email_id}:{revision}", self.name())
     }
 
-    /// The keys that the messages of a mail can have: every operation in every revision. `aggregate_id` has no index, the key has.
+    /// The key of a message that puts an amount right: its stamp has its own time, so its revision tells it from no other.
+    #[must_use]
+    pub fn correction_key(self, email_id: EmailId, stamp: Stamp) -> String {
+        format!("{}:{email_id}:correct:{stamp}", self.name())
+    }
+
+    /// The key of a mail's replay of this number, 1 to [`Operation::REPLAYS`].
+    #[must_use]
+    pub fn replay_key(self, email_id: EmailId, number: usize) -> String {
+        format!("{}:{email_id}:replay:{number}", self.name())
+    }
+
+    /// So many replays of a mail are kept; a number is free again when its message has left the outbox. Few enough to look for all.
+    pub const REPLAYS: usize = 30;
+
+    /// Every key of [`Operation::replay_key`].
+    pub fn replay_keys(self, email_id: EmailId) -> impl Iterator<Item = String> {
+        (1..=Operation::REPLAYS).map(move |number| self.replay_key(email_id, number))
+    }
+
+    /// The keys that the messages of a mail can have: every operation in every revision, and the replays. `aggregate_id` has no index,
+    /// the key has. Corrections are found by their decisions.
     #[must_use]
     pub fn possible_keys(email_id: EmailId) -> Vec<String> {
         let revisions = || successors(Some(Revision::FIRST), |revision| revision.next());
         let of = |operation: Operation| revisions().map(move |revision| operation.key(email_id, revision));
         let no_match = |revision| ReviewCause::NoMatch.key(email_id, revision);
-        Operation::ALL.into_iter().flat_map(of).chain(revisions().map(no_match)).collect()
+        let replayed = [Operation::EmailExtraction, Operation::CreditorDebtUpdate];
+        let replays = replayed.into_iter().flat_map(|operation| operation.replay_keys(email_id));
+        Operation::ALL.into_iter().flat_map(of).chain(revisions().map(no_match)).chain(replays).collect()
     }
 
     /// Whether the message tells somebody about a mail and changes nothing about it.
@@ -253,6 +276,18 @@ pub struct DebtUpdateNotification {
     /// The person who decided, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<String>,
+    /// The key of the message, where a person has put an amount right; None = that of mail and revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+impl DebtUpdateNotification {
+    /// The idempotency key of the message; the letter's Message-ID is made from it.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let operation = Operation::DebtUpdateNotification;
+        self.key.clone().unwrap_or_else(|| operation.key(self.email_id, self.stamp.revision()))
+    }
 }
 
 /// Personal data: a `Debug` print names the mail only.
@@ -370,6 +405,24 @@ pub struct Expected {
     pub amount: Option<Amount>,
 }
 
+impl CreditorDebtUpdate {
+    /// Whether a person has put an amount right that was written already: stamped with the time of that, not with the mail's.
+    #[must_use]
+    pub fn is_correction(&self) -> bool {
+        self.origin == Origin::Decision
+            && Stamp::new(self.received_at, self.email_id, self.stamp.revision()) != Ok(self.stamp)
+    }
+
+    /// The idempotency key of a message that belongs to this update, itself included, where a mail or a person has made it.
+    #[must_use]
+    pub fn key_of(&self, operation: Operation) -> String {
+        match self.is_correction() {
+            true => operation.correction_key(self.email_id, self.stamp),
+            false => operation.key(self.email_id, self.stamp.revision()),
+        }
+    }
+}
+
 /// Personal data: a `Debug` print names the mail and the stamp only.
 impl fmt::Debug for CreditorDebtUpdate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -383,12 +436,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_keys_of_a_mail_cover_every_operation_in_all_sixteen_revisions() {
+    fn the_keys_of_a_mail_cover_every_operation_in_all_sixteen_revisions_and_the_replays() {
         let keys = Operation::possible_keys(17);
-        assert_eq!(keys.len(), 16 * (Operation::ALL.len() + 1));
-        for key in
-            ["email_extraction:17:0", "creditor_debt_update:17:15", "review_notification:17:3:no_match"]
-        {
+        assert_eq!(keys.len(), 16 * (Operation::ALL.len() + 1) + 2 * Operation::REPLAYS);
+        for key in [
+            "email_extraction:17:0",
+            "creditor_debt_update:17:15",
+            "review_notification:17:3:no_match",
+            "creditor_debt_update:17:replay:1",
+            "email_extraction:17:replay:30",
+        ] {
             assert!(keys.contains(&key.into()), "{key}");
         }
     }

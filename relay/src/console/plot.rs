@@ -88,7 +88,12 @@ mod tests {
 
     #[test]
     fn one_sample_is_a_point_and_more_are_a_line() {
-        let sample = |second| Sample { at: jiff::Timestamp::from_second(second).unwrap(), waiting: 5.0, lag: 0.0, finished: 1.0 };
+        let sample = |second| Sample {
+            at: jiff::Timestamp::from_second(second).unwrap(),
+            waiting: 5.0,
+            lag: 0.0,
+            finished: 1.0,
+        };
         let draw = |samples: &[Sample]| plot("Waiting", "messages", samples, |sample| sample.waiting).0;
         assert!(draw(&[]).contains("first point"));
         assert!(draw(&[sample(0)]).contains("<circle"));

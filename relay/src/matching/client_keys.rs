@@ -101,7 +101,9 @@ fn folded(last: &str, first: &str) -> (String, String) {
     (fold(last), fold(first))
 }
 
-fn spellings(number: &str) -> Vec<String> {
+/// A case number as it may be written, with / and with _; none of an empty text.
+#[must_use]
+pub fn spellings(number: &str) -> Vec<String> {
     let number = number.trim();
     if number.is_empty() {
         return Vec::new();

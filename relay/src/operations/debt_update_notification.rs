@@ -8,7 +8,7 @@ use crate::{
     outcome::Failure,
 };
 use deadpool_postgres::Client as Connection;
-use shared::message::{DebtUpdateNotification, EmailId, Operation};
+use shared::message::{DebtUpdateNotification, EmailId};
 use std::collections::HashMap;
 use tokio::time::Instant;
 
@@ -31,8 +31,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
     };
     let post = |(claim, update): (Claim, DebtUpdateNotification)| {
         let letter = letters::debt_update(&update, tickets.get(&update.email_id).map(String::as_str));
-        let key = Operation::DebtUpdateNotification.key(update.email_id, update.stamp.revision());
-        Post { claim, letter, key }
+        Post { claim, letter, key: update.key() }
     };
     finished.extend(deliver(mailer, readable.into_iter().map(post).collect(), deadline).await);
     finished

@@ -2,6 +2,7 @@
 
 use crate::{
     context::Context,
+    debt_update::{self, Head, Reading},
     extraction::{
         ExtractedEntities, Extractor, Headers, Mail, estimated_tokens, is_worth_asking, model::Model, rules,
         usage,
@@ -16,7 +17,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use shared::{
     idempotency_key::generate_idempotency_key,
-    message::{CreditorDebtUpdate, EmailExtraction, Operation, Origin, Revision, Stamp},
+    message::{CreditorDebtUpdate, EmailExtraction, Operation, Revision, Stamp},
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
@@ -223,7 +224,8 @@ fn store(claim: Claim, cleaned: Cleaned, entities: ExtractedEntities) -> Finishe
     let token_counts = cleaned.token_counts();
     let Cleaned { mail, text, stamp } = cleaned;
     let is_reply = entities.is_creditor_reply;
-    let update = is_reply.then(|| debt_update(&mail, &entities, stamp));
+    let head = Head { email_id: mail.email_id, from_email: &mail.from_email, received_at: mail.received_at };
+    let update = is_reply.then(|| debt_update::of_reading(head, &Reading::from(&entities), stamp));
     let next = update
         .as_ref()
         .map(|update| claim.next(Operation::CreditorDebtUpdate, stamp.revision(), json!(update)));
@@ -239,29 +241,6 @@ fn store(claim: Claim, cleaned: Cleaned, entities: ExtractedEntities) -> Finishe
     finished
 }
 
-/// The update that a reading asks for. Texts are cut so that a payload stays under its 4 KiB.
-fn debt_update(mail: &StoredMail, entities: &ExtractedEntities, stamp: Stamp) -> CreditorDebtUpdate {
-    let short = |text: &Option<String>, length| text.as_deref().map(|text| cut(text, length));
-    CreditorDebtUpdate {
-        email_id: mail.email_id,
-        client_name: short(&entities.client_name, 120),
-        client_aktenzeichen: short(&entities.client_aktenzeichen, 40),
-        creditor_email: cut(&mail.from_email, 254),
-        creditor_name: short(&entities.creditor_name, 120),
-        new_debt_amount: entities.debt_amount,
-        response_text: short(&entities.summary, 300),
-        reference_numbers: entities.reference_numbers.iter().take(10).map(|number| cut(number, 60)).collect(),
-        extraction_confidence: Some(entities.confidence),
-        received_at: mail.received_at,
-        stamp,
-        origin: Origin::Mail,
-        decided_by: None,
-        client_id: None,
-        entry_key: None,
-        expected: None,
-    }
-}
-
 /// The key under which the replaced service knew this write.
 fn write_key(update: &CreditorDebtUpdate) -> String {
     let payload = json!({
@@ -270,10 +249,6 @@ fn write_key(update: &CreditorDebtUpdate) -> String {
         "amount": update.new_debt_amount,
     });
     generate_idempotency_key(Operation::CreditorDebtUpdate.name(), &update.email_id.to_string(), &payload)
-}
-
-fn cut(text: &str, length: usize) -> String {
-    text.chars().filter(|character| *character != '\0').take(length).collect()
 }
 
 fn without_nul(text: &str) -> String {

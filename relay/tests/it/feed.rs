@@ -84,6 +84,13 @@ impl Relay {
         until(|| async { self.log.lock().unwrap().contains(text) }).await;
     }
 
+    /// Where its admin listener is, once it is there.
+    pub(crate) async fn admin(&self) -> String {
+        self.says("relay started admin=").await;
+        let log = self.log.lock().unwrap().clone();
+        log.split("relay started admin=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+    }
+
     /// Asks it to end; its exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
         let pid = self.pid().to_string();

@@ -9,6 +9,7 @@
 mod bad_input;
 mod blameless;
 mod claims;
+mod console;
 mod crashes;
 mod debt_updates;
 mod end_to_end;

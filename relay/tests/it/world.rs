@@ -76,6 +76,7 @@ impl World {
             retention: std::time::Duration::from_secs(30 * 86_400),
             resend: None,
             mailer: None,
+            console_tokens: None,
             reconcile: None,
             reconcile_rows_per_second: 100_000,
         }

@@ -56,8 +56,9 @@ fn of_written(claim: &Claim, update: &CreditorDebtUpdate, verdict: &Verdict) -> 
         reference_numbers: update.reference_numbers.clone(),
         extraction_confidence: update.extraction_confidence,
         decided_by: update.decided_by.clone(),
+        key: update.is_correction().then(|| update.key_of(Operation::DebtUpdateNotification)),
     };
-    Some(claim.next(Operation::DebtUpdateNotification, update.stamp.revision(), json!(payload)))
+    Some(claim.next_of_key(Operation::DebtUpdateNotification, payload.key(), json!(payload)))
 }
 
 fn is_told(origin: Origin) -> bool {

@@ -5,7 +5,6 @@ use crate::{
     ledger::LedgerMark,
     matching::{self, ClientIndex, ClientKeys, Match},
     mongo::Found,
-    outbox::Claim,
     outcome::{Failure, FailureClass, Outcome},
     write_guard::WriteGuard,
 };
@@ -22,10 +21,11 @@ use std::{
 /// The ledger's marks by client id and entry key.
 pub(super) type Marks = HashMap<(String, String), LedgerMark>;
 
-/// A claimed message with its decoded payload.
-pub(super) struct Open {
-    pub(super) claim: Claim,
-    pub(super) update: CreditorDebtUpdate,
+/// An update that is still to be carried out.
+pub(crate) struct Open {
+    /// Its message, or whatever tells it from the others of its round.
+    pub(crate) id: MessageId,
+    pub(crate) update: CreditorDebtUpdate,
     pub(super) keys: ClientKeys,
     /// Sent in an earlier round: its stamp in the entry is this attempt's doing.
     pub(super) sent: bool,
@@ -38,9 +38,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(claim: Claim, update: CreditorDebtUpdate) -> Open {
+    pub(crate) fn new(id: MessageId, update: CreditorDebtUpdate) -> Open {
         let keys = matching::client_keys(&update);
-        Open { claim, update, keys, sent: false, seen: None, raced: false, refused: None }
+        Open { id, update, keys, sent: false, seen: None, raced: false, refused: None }
     }
 
     /// Equal for messages that name their client alike.
@@ -62,13 +62,13 @@ pub(super) struct Target<'a> {
 }
 
 /// How a message ended, before it is put into words for the finish.
-pub(super) struct Verdict {
-    pub(super) outcome: Outcome,
-    pub(super) reason: String,
-    pub(super) old_amount: Option<Amount>,
-    pub(super) confidence: Option<f64>,
-    pub(super) candidates: Vec<serde_json::Value>,
-    pub(super) ledger: Option<(String, String, Option<String>)>,
+pub(crate) struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: String,
+    pub(crate) old_amount: Option<Amount>,
+    pub(crate) confidence: Option<f64>,
+    pub(crate) candidates: Vec<serde_json::Value>,
+    pub(crate) ledger: Option<(String, String, Option<String>)>,
 }
 
 impl Verdict {
@@ -196,7 +196,7 @@ pub(super) fn plan<'a>(
     }
     for mut group in groups.into_values() {
         group.sort_by_key(|index| open.get(*index).map(|message| message.update.stamp));
-        guard_in_order(guard, open, &mut steps, &group);
+        guard_in_order(guard, open, &mut steps, &group, marks);
     }
     steps
 }
@@ -212,6 +212,9 @@ fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> 
         Some(fence) => (fence.stamp.clone(), fence.email_id, target.entry.stored.known(), fence.previous),
         None => marks.get(&key()).map(|mark| (mark.stamp.to_string(), mark.email_id, mark.amount, None))?,
     };
+    if gives_back(message, target, marks) {
+        return None;
+    }
     let own = update.stamp.to_string();
     if own < stamp {
         return Some(Verdict::at(target, Outcome::Superseded, "something newer is stored"));
@@ -228,6 +231,17 @@ fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> 
         return Some(Verdict { old_amount: previous, ..Verdict::at(target, outcome, reason) });
     }
     Some(Verdict::at(target, Outcome::HeldForReview, "another amount of the same stamp is stored"))
+}
+
+/// Whether a replay brings back what the ledger knows to have been there, and what somebody has rewritten without our mark. It has
+/// been through the guard then.
+fn gives_back(message: &Open, target: &Target<'_>, marks: &Marks) -> bool {
+    let update = &message.update;
+    let key = || (target.found.client.client_id.clone(), target.entry.entry_key.clone());
+    let is_own = |mark: &LedgerMark| {
+        (mark.stamp, mark.email_id, mark.amount) == (update.stamp, update.email_id, update.new_debt_amount)
+    };
+    update.origin == Origin::Replay && target.entry.fence.is_none() && marks.get(&key()).is_some_and(is_own)
 }
 
 /// The verdict on a repair: written, by this attempt or another one, or not as its plan has seen the entry. The ledger says nothing
@@ -258,6 +272,7 @@ fn guard_in_order(
     open: &[Open],
     steps: &mut [(Option<Target<'_>>, Step)],
     group: &[usize],
+    marks: &Marks,
 ) {
     let mut passed: Vec<(usize, MessageId, Amount)> = Vec::new();
     let mut effective = None;
@@ -272,12 +287,14 @@ fn guard_in_order(
         }
         let stored = effective.unwrap_or(target.entry.stored);
         // A decision and a repair have been thought about already.
-        let decided = update.decided_by.is_some() || update.origin == Origin::Repair;
+        let decided = update.decided_by.is_some()
+            || update.origin == Origin::Repair
+            || gives_back(message, target, marks);
         match guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided) {
             Ok(amount) => {
                 last_stamp = Some(update.stamp);
                 effective = Some(StoredAmount::Known(amount));
-                passed.push((index, message.claim.id, amount));
+                passed.push((index, message.id, amount));
             }
             Err(reason) => *step = Step::Ended(Verdict::at(target, Outcome::HeldForReview, reason)),
         }
@@ -297,7 +314,7 @@ pub(super) fn settle(
 ) -> HashMap<MessageId, Result<Verdict, Failure>> {
     let mut ended = HashMap::new();
     let mut superseded = HashSet::new();
-    let ids: Vec<MessageId> = open.iter().map(|message| message.claim.id).collect();
+    let ids: Vec<MessageId> = open.iter().map(|message| message.id).collect();
     let mut waiting = Vec::new();
     for (id, (target, step)) in ids.into_iter().zip(std::mem::take(steps)) {
         match step {

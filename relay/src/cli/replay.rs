@@ -1,0 +1,147 @@
+//! `relay replay`: its arguments and its words.
+
+use super::{bad_configuration, connection, named, person};
+use crate::{
+    config::Settings,
+    replay::{self, Manner, Replayed, Selection},
+};
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
+use shared::message::{EmailId, Operation};
+use std::{num::NonZeroU32, process::ExitCode};
+
+/// At least one of --email, --client and --since has to say which mails; several narrow each other.
+#[derive(Debug, Args)]
+#[group(id = "which", required = true, multiple = true, args = ["emails", "client", "since"])]
+pub(super) struct Replay {
+    /// These mails
+    #[arg(long = "email", num_args = 1.., value_delimiter = ',', value_name = "EMAIL_ID")]
+    emails: Vec<EmailId>,
+    /// The mails of the client of this case number
+    #[arg(long, value_parser = named)]
+    client: Option<String>,
+    /// The mails that were stored since then: 90m, 2h, 7d, or 2026-02-17, 2026-02-17T09:14 (German time), 2026-02-17T09:14:22Z
+    #[arg(long, value_parser = moment)]
+    since: Option<Timestamp>,
+    /// And before then, written alike
+    #[arg(long, value_parser = moment)]
+    until: Option<Timestamp>,
+    /// Only replays of this operation
+    #[arg(long)]
+    operation: Option<Kind>,
+    /// Replay nothing where the selection has more mails than this
+    #[arg(long, default_value_t = 1000)]
+    cap: u32,
+    /// Messages per second, at most
+    #[arg(long, default_value = "100")]
+    rate: NonZeroU32,
+    /// Say what would be done and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Who asks for it; kept with each message
+    #[arg(long, env = "USER", value_parser = person)]
+    by: String,
+}
+
+/// What can be replayed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Kind {
+    CreditorDebtUpdate,
+    EmailExtraction,
+}
+
+impl From<Kind> for Operation {
+    fn from(kind: Kind) -> Operation {
+        match kind {
+            Kind::CreditorDebtUpdate => Operation::CreditorDebtUpdate,
+            Kind::EmailExtraction => Operation::EmailExtraction,
+        }
+    }
+}
+
+impl Replay {
+    pub(super) async fn run(&self, json: bool, settings: &Settings) -> anyhow::Result<ExitCode> {
+        let url = match settings.database() {
+            Ok(url) => url,
+            Err(problem) => return Ok(bad_configuration(&[problem])),
+        };
+        if self.since.zip(self.until).is_some_and(|(since, until)| since >= until) {
+            bail!("--since has to be before --until");
+        }
+        let selection = Selection {
+            emails: self.emails.clone(),
+            client: self.client.clone(),
+            since: self.since,
+            until: self.until,
+            operation: self.operation.map(Operation::from),
+        };
+        let manner = Manner { cap: self.cap, rate: self.rate, is_dry: self.dry_run, by: self.by.clone() };
+        let replayed = replay::replay(&mut connection(&url).await?, &selection, &manner).await?;
+        if json {
+            println!("{}", serde_json::to_string(&replayed)?);
+        } else {
+            print_words(&replayed);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_words(replayed: &Replayed) {
+    for mail in &replayed.mails {
+        let words = match (mail.operation, mail.message_id, &mail.skipped) {
+            (_, _, Some(reason)) => format!("left alone: {reason}"),
+            (Some(operation), Some(message_id), None) => format!("message {message_id}: {operation}"),
+            (operation, _, None) => format!("would be replayed: {}", operation.unwrap_or_default()),
+        };
+        println!("email {:>8}  {words}", mail.email_id);
+    }
+    let Replayed { enqueued, skipped, .. } = replayed;
+    let words = if replayed.dry_run { "would be replayed; nothing was changed" } else { "replayed" };
+    println!("{enqueued} {words}, {skipped} left alone");
+}
+
+/// A time as people give it: how long ago, a day or a time of day in Germany, or a time with its zone.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let wrong =
+        || "must be such as 90m, 2h, 7d, 2026-02-17, 2026-02-17T09:14 or 2026-02-17T09:14:22Z".to_owned();
+    let text = text.trim();
+    let ago = || {
+        let (unit, seconds) = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400), ('w', 604_800)]
+            .into_iter()
+            .find(|(unit, _)| text.ends_with(*unit))?;
+        let number: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        let length = SignedDuration::from_secs(i64::from(number) * seconds);
+        Timestamp::now().checked_sub(length).ok()
+    };
+    if let Some(at) = ago() {
+        return Ok(at);
+    }
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at);
+    }
+    let day =
+        || text.parse::<civil::Date>().ok().map(|date| date.at(0, 0, 0, 0)).filter(|_| text.len() == 10);
+    let local = day().or_else(|| text.parse::<civil::DateTime>().ok()).ok_or_else(wrong)?;
+    let berlin = TimeZone::get("Europe/Berlin").map_err(|_| wrong())?;
+    berlin.to_timestamp(local).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_an_age_a_day_or_a_time() {
+        let at = |text: &str| moment(text).unwrap().to_string();
+        assert_eq!(at("2026-02-17"), "2026-02-16T23:00:00Z");
+        assert_eq!(at("2026-07-17T09:14"), "2026-07-17T07:14:00Z");
+        assert_eq!(at("2026-02-17T09:14:22Z"), "2026-02-17T09:14:22Z");
+        let age = Timestamp::now().duration_since(moment("2h").unwrap());
+        assert!((7200..7260).contains(&age.as_secs()));
+        for wrong in ["", "h", "-1h", "2x", "yesterday", "17.02.2026", "99999999999d"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
+    }
+}
