@@ -69,7 +69,8 @@ fn table(rows: &[Vec<Cell>], left: usize, style: Style) -> String {
     for row in rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let padding = " ".repeat(width.saturating_sub(length(cell)));
+            let padding = if column + 1 == columns { 0 } else { width.saturating_sub(length(cell)) };
+            let padding = " ".repeat(padding);
             let shown = style.tone(&cell.text, cell.tone);
             let is_left = column < left || column + 1 == columns;
             let gap = if column == 0 { "" } else { "  " };
@@ -302,7 +303,7 @@ mod tests {
         let coloured = table(&rows(Tone::Alarm), 1, Style { colour: true });
         assert_eq!(
             coloured.replace("\x1b[1;31m", "").replace("\x1b[0m", ""),
-            "a     1,000  x   \nlong      2  last\n"
+            "a     1,000  x\nlong      2  last\n"
         );
     }
 }
