@@ -19,6 +19,7 @@ fn update() -> DebtUpdateNotification {
         amount: amount("1234.56"),
         reference_numbers: vec!["TK-1".into(), "R 22/7".into()],
         extraction_confidence: Some(0.9),
+        key: None,
         decided_by: None,
     }
 }

@@ -9,6 +9,7 @@
 mod bad_input;
 mod blameless;
 mod claims;
+mod correct;
 mod crashes;
 mod debt_updates;
 mod end_to_end;
@@ -30,6 +31,7 @@ mod poison;
 mod postgres_outages;
 mod program;
 mod races;
+mod replay;
 mod review;
 mod rolling;
 mod suspicion;
