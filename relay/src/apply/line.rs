@@ -25,6 +25,8 @@ const ADDRESS: usize = 320;
 /// 2015-01-01T00:00:00Z: before the service existed.
 const EARLIEST_SECOND: i64 = 1_420_070_400;
 
+const NO_OBJECT: &str = "is not one JSON object";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -46,6 +48,10 @@ struct Body {
 /// # Errors
 /// What is wrong with it; never a value of it.
 pub(super) fn parse(line: &str, now: Timestamp) -> Result<CreditorDebtUpdate, String> {
+    // serde would take a list of the fields' values too.
+    if !line.trim_start().starts_with('{') {
+        return Err(NO_OBJECT.into());
+    }
     let mut deserializer = serde_json::Deserializer::from_str(line);
     let body: Body = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| told(&error))?;
     deserializer.end().map_err(|_| "something follows the JSON object".to_owned())?;
@@ -101,7 +107,7 @@ fn told(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let words = inner.to_string();
     let words = words.split(" at line ").next().unwrap_or_default();
     if inner.classify() != serde_json::error::Category::Data {
-        return format!("is not one JSON object (column {})", inner.column());
+        return NO_OBJECT.into();
     }
     if words.starts_with("missing field") || words.starts_with("duplicate field") {
         return words.to_owned();
@@ -109,10 +115,7 @@ fn told(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     if words.starts_with("unknown field") {
         return words.split(", expected").next().unwrap_or_default().to_owned();
     }
-    match error.path().to_string().as_str() {
-        "." => "is not one JSON object".into(),
-        path => format!("{path} is of the wrong kind"),
-    }
+    format!("{} is of the wrong kind", error.path())
 }
 
 fn text(name: &str, value: &str, most: usize) -> Result<String, String> {
@@ -171,12 +174,10 @@ fn mailbox(text: &str) -> Option<(Option<String>, String)> {
             || character.is_control()
             || matches!(character, '<' | '>' | ',' | ';' | '"' | '@')
     };
-    let is_address = !local.is_empty()
-        && !domain.is_empty()
-        && !(domain.starts_with('.') || domain.ends_with('.') || domain.contains(".."))
-        && !local.contains(is_strange)
-        && !domain.contains(is_strange)
-        && address.chars().count() <= ADDRESS;
+    let is_plain = |part: &str| !part.is_empty() && !part.contains(is_strange);
+    let has_empty_label = domain.split('.').any(str::is_empty);
+    let is_address =
+        is_plain(local) && is_plain(domain) && !has_empty_label && address.chars().count() <= ADDRESS;
     let name = Some(name).filter(|name| !name.is_empty() && name.chars().count() <= NAME);
     is_address.then(|| (name.map(str::to_owned), address.to_owned()))
 }
@@ -243,7 +244,14 @@ mod tests {
         }
         let now = || NOW.parse().unwrap();
         assert!(parse("{", now()).unwrap_err().contains("not one JSON object"));
-        assert!(parse("[1]", now()).unwrap_err().contains("JSON object"));
+        for wrong in [
+            "[1]",
+            "",
+            "7",
+            r#"["Adler, Eva", null, "a@b.example", null, "1", null, null, null, null, null]"#,
+        ] {
+            assert_eq!(parse(wrong, now()).unwrap_err(), NO_OBJECT);
+        }
         assert_eq!(parse("{}", now()).unwrap_err(), "missing field `client_name`");
         let twice = r#"{"client_name": "a", "client_name": "b"}"#;
         assert_eq!(parse(twice, now()).unwrap_err(), "duplicate field `client_name`");

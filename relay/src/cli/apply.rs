@@ -16,11 +16,14 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
+    time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 /// Bytes of a line: the longest update with every character escaped.
 const LONGEST_LINE: u64 = 64 << 10;
+/// When no line comes for so long, a round does not wait for it.
+const LULL: Duration = Duration::from_millis(200);
 
 /// Reads the body of `POST /v1/debt-updates`, one JSON object a line. Prints a receipt for each line. Exit code 1 if a line failed or is
 /// malformed, or if MongoDB is away; an update that is held for a person, or whose client is missing, is no failure.
@@ -44,11 +47,11 @@ impl Apply {
         let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
         let mut has_failed = false;
         loop {
-            let mut part = Vec::new();
-            if lines.recv_many(&mut part, apply::LINES).await == 0 {
+            let (part, broken) = next_round(&mut lines).await;
+            if part.is_empty() && broken.is_none() {
                 break;
             }
-            let (receipts, stopped) = apply.round(part.into_iter().collect::<io::Result<_>>()?).await;
+            let (receipts, stopped) = apply.round(part).await;
             for receipt in &receipts {
                 *counts.entry(receipt.outcome).or_default() += 1;
                 has_failed |= receipt.is_failure();
@@ -56,6 +59,9 @@ impl Apply {
             print(&receipts, json)?;
             if let Some(stopped) = stopped {
                 return Err(stopped.into());
+            }
+            if let Some(error) = broken {
+                return Err(error).context("the input cannot be read on; what was read before is done");
             }
         }
         if !json {
@@ -75,6 +81,25 @@ impl Apply {
         let clients = Clients::new(url.expose(), &database, "relay-apply").await;
         let clients = clients.map_err(|problem| vec![format!("MONGODB_URL: {problem}")])?;
         Ok(apply::Apply { clients, guard, is_dry: self.dry_run, now: Timestamp::now() })
+    }
+}
+
+/// As many lines as a round takes, or what there is when no more come for a while; and why there will be no more, if that is not the end
+/// of the input. What was read before is still done.
+async fn next_round(lines: &mut mpsc::Receiver<io::Result<Line>>) -> (Vec<Line>, Option<io::Error>) {
+    let mut part = Vec::new();
+    let mut next = lines.recv().await;
+    loop {
+        match next {
+            Some(Ok(line)) => part.push(line),
+            Some(Err(error)) => return (part, Some(error)),
+            None => return (part, None),
+        }
+        if part.len() >= apply::LINES {
+            return (part, None);
+        }
+        let Ok(read) = timeout(LULL, lines.recv()).await else { return (part, None) };
+        next = read;
     }
 }
 

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod apply;
 mod bad_input;
 mod blameless;
 mod claims;
@@ -13,6 +14,7 @@ mod correct;
 mod crashes;
 mod debt_updates;
 mod end_to_end;
+mod explain;
 mod extraction_command;
 mod extraction_crashes;
 mod failover;
