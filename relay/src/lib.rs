@@ -4,6 +4,7 @@
 //! [`mail_text`] and [`extraction`]; a debt update with [`matching`], [`write_guard`] and [`mongo`]), and [`outbox`] finishes it in
 //! one statement together with [`ledger`]. [`outcome`] says what follows from a failure, [`breaker`] what from an outage.
 
+pub mod apply;
 pub mod audit;
 pub mod board;
 pub mod breaker;

@@ -139,7 +139,7 @@ mod tests {
         };
         assert_eq!(of("2024_118"), ["2024/118 -", "2024_118 -"]);
         assert_eq!(of("17/"), ["17 -"]);
-        assert_eq!(of("abc/cr_1"), ["abc/cr_1 -", "abc/cr/1 -", "abc_cr_1 -", "abc cr_1"]);
+        assert_eq!(of("abc/cr_1"), ["abc/cr/1 -", "abc/cr_1 -", "abc_cr_1 -", "abc cr_1"]);
         assert!(of("2024/118/cr_1").contains(&"2024_118 cr_1".into()));
         assert_eq!(of(" "), [""; 0]);
     }

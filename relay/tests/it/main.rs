@@ -6,14 +6,17 @@
     reason = "a test fails by panicking, its helpers too"
 )]
 
+mod apply;
 mod bad_input;
 mod blameless;
 mod claims;
 mod console;
+mod correct;
 mod crashes;
 mod dead_letters;
 mod debt_updates;
 mod end_to_end;
+mod explain;
 mod extraction_command;
 mod extraction_crashes;
 mod failover;
@@ -34,6 +37,7 @@ mod postgres_outages;
 mod program;
 mod races;
 mod reconcile;
+mod replay;
 mod review;
 mod rolling;
 mod status;
