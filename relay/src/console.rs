@@ -142,10 +142,11 @@ impl Console {
     }
 
     async fn page(&self, page: Page) -> Reply {
-        match &page {
-            Page::Css => return reply(200, "text/css; charset=utf-8", CSS),
-            Page::Script => return reply(200, "text/javascript; charset=utf-8", SCRIPT),
-            _ => {}
+        if page == Page::Css {
+            return reply(200, "text/css; charset=utf-8", CSS);
+        }
+        if page == Page::Script {
+            return reply(200, "text/javascript; charset=utf-8", SCRIPT);
         }
         let connection = match self.pool.get().await {
             Ok(connection) => connection,

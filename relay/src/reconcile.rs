@@ -317,10 +317,7 @@ fn keys_of(entry: &Entry) -> Vec<String> {
     let Some(fence) = &entry.fence else { return Vec::new() };
     let Ok(stamp) = fence.stamp.parse::<Stamp>() else { return Vec::new() };
     let operation = Operation::CreditorDebtUpdate;
-    vec![
-        operation.key(fence.email_id, stamp.revision()),
-        format!("{}:{}:correct:{stamp}", operation.name(), fence.email_id),
-    ]
+    vec![operation.key(fence.email_id, stamp.revision()), operation.correction_key(fence.email_id, stamp)]
 }
 
 struct Documents {
