@@ -171,14 +171,14 @@ impl Board {
         self.paused.send_replace(Paused::Unknown);
     }
 
-    /// Exactly these operations must not be claimed. True if that is news.
-    pub fn pause(&self, operations: HashSet<Operation>) -> bool {
+    /// Exactly these operations must not be claimed.
+    pub fn pause(&self, operations: HashSet<Operation>) {
         let news = Paused::These(operations);
         self.paused.send_if_modified(|paused| {
             let is_news = *paused != news;
             *paused = news;
             is_news
-        })
+        });
     }
 
     /// Whether an operation must not be claimed.
@@ -224,10 +224,9 @@ mod tests {
         assert!(!board.is_paused(operation), "without a heartbeat nobody pauses");
         board.hold_all();
         assert!(board.is_paused(operation));
-        assert!(board.pause(HashSet::from([operation])));
+        board.pause(HashSet::from([operation]));
         assert!(board.is_paused(operation) && !board.is_paused(Operation::EmailExtraction));
-        assert!(!board.pause(HashSet::from([operation])), "no news");
-        assert!(board.pause(HashSet::new()));
+        board.pause(HashSet::new());
         assert!(!board.is_paused(operation));
     }
 

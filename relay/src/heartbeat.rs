@@ -1,5 +1,6 @@
-//! One small task of a running relay with one connection: looks at what is paused, says that the relay is there, and measures what
-//! waits.
+//! Beside the lanes of a running relay: looks at what is paused, says that the relay is there, and measures what waits.
+//!
+//! At most two connections of the pool, each for some milliseconds; a measurement that takes long does not hold a pause up.
 
 use crate::{
     board::{Board, Counts, LaneEntry, LaneState},
@@ -13,39 +14,40 @@ use shared::{
     postgres::{abandon, pool_reason, reason},
 };
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// A pause stops a lane within this and the length of a claim.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The row is renewed every so many looks; `relay status` takes a relay for alive that was there within 30 s.
 const RENEW_EVERY: u64 = 5;
-/// The backlog is measured every so many looks.
-const MEASURE_EVERY: u64 = 15;
+/// The backlog is measured this often.
+const MEASURE_EVERY: Duration = Duration::from_secs(15);
 /// How long a measurement may walk through the table; a new relay without anybody's marks needs several.
 const MEASURE_BUDGET: Duration = Duration::from_millis(500);
-/// Nothing of this is worth a wait.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Nothing of this is worth a longer wait: a look, and a measurement.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(10)];
 /// Beyond it a shutdown does not wait for the row to go: it will be taken for a crashed relay's, and removed after a day.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Rates are those of a minute.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What the task keeps from look to look.
+/// What is kept from look to look.
 struct Heartbeat {
     pool: Pool,
     board: Board,
     identity: Identity,
     /// Operations that have a lane here.
     configured: Vec<Operation>,
-    floors: Floors,
+    floors: Arc<Mutex<Floors>>,
+    /// As of the last look.
+    paused: HashSet<Operation>,
     /// The counts of the last minute, one entry per renewal.
     history: VecDeque<(Instant, HashMap<Operation, LaneEntry>)>,
-    /// So that trouble is told once.
-    in_trouble: bool,
 }
 
 /// Until the token is cancelled, and takes the relay's row away then. Trouble with Postgres is told once and waited out.
@@ -57,67 +59,115 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let history = VecDeque::from([(Instant::now(), HashMap::new())]);
+    let floors = Arc::default();
+    let worker = identity.worker.clone();
+    let measuring = measure_all(&pool, Arc::clone(&floors));
+    let paused = HashSet::new();
     let mut heartbeat =
-        Heartbeat { pool, board, identity, configured, floors: Floors::new(), history, in_trouble: false };
-    let mut ticks = interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut round = 0;
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        match stop.run_until_cancelled(heartbeat.beat(round)).await {
-            Some(Ok(())) => {
-                heartbeat.in_trouble = false;
-                round += 1;
-            }
-            Some(Err(text)) => {
-                if !std::mem::replace(&mut heartbeat.in_trouble, true) {
-                    tracing::warn!("cannot look at what is paused, nor say that this relay is there: {text}");
-                }
-            }
-            None => break,
-        }
-    }
+        Heartbeat { pool: pool.clone(), board, identity, configured, floors, paused, history };
+    stop.run_until_cancelled(async { tokio::join!(heartbeat.beat_all(), measuring) }).await;
     let goodbye = async {
-        if let Ok(connection) = heartbeat.pool.get().await {
-            let _ = workers::leave(&connection, &heartbeat.identity.worker).await;
+        if let Ok(connection) = pool.get().await {
+            let _ = workers::leave(&connection, &worker).await;
         }
     };
     let _ = timeout(GOODBYE, goodbye).await;
 }
 
+/// Measures again and again.
+async fn measure_all(pool: &Pool, floors: Arc<Mutex<Floors>>) {
+    let mut trouble = Trouble::default();
+    loop {
+        let known = floors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let measure = ask(pool, PATIENCE[1], async |connection| {
+            let known =
+                if known.is_empty() { workers::floors(&workers::list(connection).await?) } else { known };
+            outbox::look(connection, &known, MEASURE_BUDGET).await
+        });
+        match measure.await {
+            Ok(look) => {
+                publish(&look.backlog);
+                *floors.lock().unwrap_or_else(PoisonError::into_inner) = look.floors;
+                trouble.is_over();
+            }
+            Err(text) => trouble.tell("cannot measure what waits", &text),
+        }
+        sleep(MEASURE_EVERY).await;
+    }
+}
+
+/// Asks Postgres something, by a connection that is not used again if the answer does not come in time.
+async fn ask<T>(
+    pool: &Pool,
+    patience: Duration,
+    work: impl AsyncFnOnce(&Connection) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, String> {
+    let connection = pool.get().await.map_err(|error| pool_reason(&error))?;
+    match timeout(patience, work(&connection)).await {
+        Ok(result) => result.map_err(|error| reason(&error)),
+        Err(_) => {
+            abandon(connection).await;
+            Err("no answer".into())
+        }
+    }
+}
+
+/// Told once, until it is over.
+#[derive(Default)]
+struct Trouble {
+    is_told: bool,
+}
+
+impl Trouble {
+    fn tell(&mut self, what: &str, why: &str) {
+        if !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!("{what}: {why}");
+        }
+    }
+
+    fn is_over(&mut self) {
+        self.is_told = false;
+    }
+}
+
 impl Heartbeat {
-    async fn beat(&mut self, round: u64) -> Result<(), String> {
-        let pool = self.pool.clone();
-        let connection = pool.get().await.map_err(|error| pool_reason(&error))?;
-        match timeout(PATIENCE, self.look(&connection, round)).await {
-            Ok(result) => result.map_err(|error| reason(&error)),
-            Err(_) => {
-                abandon(connection).await;
-                Err("no answer".into())
+    /// Looks and renews again and again.
+    async fn beat_all(&mut self) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trouble = Trouble::default();
+        for round in 0_u64.. {
+            ticks.tick().await;
+            let pool = self.pool.clone();
+            let beat = ask(&pool, PATIENCE[0], async |connection| {
+                self.look(connection).await?;
+                if round.is_multiple_of(RENEW_EVERY) {
+                    let lanes = self.lanes(Instant::now());
+                    workers::renew(connection, &self.identity, &lanes).await?;
+                }
+                Ok(())
+            });
+            match beat.await {
+                Ok(()) => trouble.is_over(),
+                Err(text) => {
+                    trouble.tell("cannot look at what is paused, nor say that this relay is there", &text)
+                }
             }
         }
     }
 
-    async fn look(&mut self, connection: &Connection, round: u64) -> Result<(), tokio_postgres::Error> {
+    async fn look(&mut self, connection: &Connection) -> Result<(), tokio_postgres::Error> {
         let paused = pauses::paused(connection).await?;
         for operation in Operation::ALL {
             let is_paused = if paused.contains(&operation) { 1.0 } else { 0.0 };
             metrics::gauge!("relay_paused", "operation" => operation.name()).set(is_paused);
         }
-        let names: Vec<_> = paused.iter().map(|operation| operation.name()).collect();
-        if self.board.pause(paused) && !(round == 0 && names.is_empty()) {
-            tracing::info!(paused = names.join(", "), "what is paused has changed");
-        }
-        if round.is_multiple_of(MEASURE_EVERY) {
-            if round == 0 {
-                self.floors = workers::floors(&workers::list(connection).await?);
-            }
-            let look = outbox::look(connection, &self.floors, MEASURE_BUDGET).await?;
-            self.floors = look.floors;
-            publish(&look.backlog);
-        }
-        if round.is_multiple_of(RENEW_EVERY) {
-            let lanes = self.lanes(Instant::now());
-            workers::renew(connection, &self.identity, &lanes).await?;
+        self.board.pause(paused.clone());
+        if self.paused != paused {
+            let names: Vec<_> = paused.iter().map(|operation| operation.name()).collect();
+            let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            tracing::info!("paused: {names}");
+            self.paused = paused;
         }
         Ok(())
     }
@@ -132,6 +182,7 @@ impl Heartbeat {
             let first = self.history.front().and_then(|(_, lanes)| lanes.get(&operation));
             first.map_or_else(Counts::default, |lane| lane.counts)
         };
+        let floors = self.floors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let report = |operation: Operation| {
             let lane = current.get(&operation);
             let is_configured = self.configured.contains(&operation);
@@ -142,26 +193,26 @@ impl Heartbeat {
                 since: lane.map_or(self.identity.started_at, |lane| lane.since),
                 counts,
                 last_minute: counts.since(earlier(operation)),
-                low_water_mark: self.floors.get(operation.name()).copied().unwrap_or(0),
+                low_water_mark: floors.get(operation.name()).copied().unwrap_or(0),
                 failure: lane.and_then(|lane| lane.failure.clone()),
             }
         };
         let lanes =
             Operation::ALL.into_iter().map(|operation| (operation.name().to_owned(), report(operation)));
         let mut lanes: Lanes = lanes.collect();
-        lanes.insert(OTHERS.to_owned(), self.others());
+        lanes.insert(OTHERS.to_owned(), self.others(&floors));
         self.history.push_back((now, current));
         lanes
     }
 
     /// Operations of newer relays have no lane here, but a mark.
-    fn others(&self) -> LaneReport {
+    fn others(&self, floors: &Floors) -> LaneReport {
         LaneReport {
             state: LaneState::NotConfigured,
             since: self.identity.started_at,
             counts: Counts::default(),
             last_minute: Counts::default(),
-            low_water_mark: self.floors.get(OTHERS).copied().unwrap_or(0),
+            low_water_mark: floors.get(OTHERS).copied().unwrap_or(0),
             failure: None,
         }
     }

@@ -220,7 +220,7 @@ fn print_listing(listing: &Listing) {
             group.error
         );
     }
-    println!("\n{dead} dead letters in {group_count} groups, {} of them shown", groups.len());
+    println!("\ndead letters: {dead}, groups: {group_count}, shown: {}", groups.len());
     if *pointless > 0 {
         println!(
             "{pointless} are pointless: the same sender's later mail is stored for that client, so they would end as superseded"

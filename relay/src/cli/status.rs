@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use shared::{
     postgres::{self, abandon, pool_reason, reason},
-    process::{self, Secret},
+    process::Secret,
 };
 use std::{
     io::{IsTerminal, Write as _},
@@ -52,9 +52,18 @@ pub(super) async fn run(arguments: &StatusArguments, json: bool, url: &Secret) -
         }
         return Ok(());
     }
-    let stop = process::shutdown_on_signal()?;
+    tokio::select! {
+        result = watch(&pool, json, style) => result,
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+/// Until its future is dropped, or nobody reads it any more.
+async fn watch(pool: &Pool, json: bool, style: Style) -> anyhow::Result<()> {
+    let in_place = !json && std::io::stdout().is_terminal();
     let mut floors = Floors::new();
-    while let Some(result) = stop.run_until_cancelled(ask(&pool, &floors)).await {
+    loop {
+        let result = ask(pool, &floors).await;
         let at = Timestamp::now();
         let text = match &result {
             Ok(status) if json => serde_json::to_string(status)? + "\n",
@@ -65,14 +74,11 @@ pub(super) async fn run(arguments: &StatusArguments, json: bool, url: &Secret) -
         if let Ok(status) = result {
             floors.clone_from(status.floors());
         }
-        if show(&text, !json && std::io::stdout().is_terminal()).is_err() {
-            return Ok(()); // whoever read it has gone
+        if show(&text, in_place).is_err() {
+            return Ok(());
         }
-        if stop.run_until_cancelled(sleep(EVERY)).await.is_none() {
-            break;
-        }
+        sleep(EVERY).await;
     }
-    Ok(())
 }
 
 /// Over what is there, where that is possible: nothing flickers.

@@ -12,7 +12,7 @@ use relay::{
 };
 use serde_json::{Value, json};
 use shared::message::Operation;
-use std::{process::Stdio, time::Duration};
+use std::{net::SocketAddr, process::Stdio, time::Duration};
 use testkit::Wire;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -170,6 +170,11 @@ async fn a_relay_is_seen_while_it_runs_and_gone_after_a_clean_stop() {
     assert!(status.attention.is_empty(), "{:?}", status.attention);
     let (_, screen, _) = printed(&world, &["status"]).await;
     assert!(screen.contains("all is well") && screen.contains("pod-7:"), "{screen}");
+    let email = world.email("a@b.example", "2026-01-01T00:00:00Z".parse().unwrap()).await;
+    world.message("email_fetch", email, json!({})).await;
+    let unserved = look(&world, &Floors::new()).await.attention;
+    assert_eq!(unserved[0].what, "email_fetch: 1 wait, and no living relay is configured for it");
+    world.run("delete from outbox_messages where operation = 'email_fetch'").await;
     assert_eq!(relay.terminate().await, Some(0));
     assert_eq!(world.row(is_there).await.get::<_, i64>(0), 0);
 
@@ -213,6 +218,16 @@ async fn a_lane_whose_sink_is_away_says_so_and_since_when() {
     assert_eq!(relay.terminate().await, Some(0));
 }
 
+/// Empty as long as nobody listens.
+async fn metrics_at(address: SocketAddr) -> String {
+    let mut metrics = String::new();
+    if let Ok(mut stream) = TcpStream::connect(address).await {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        stream.read_to_string(&mut metrics).await.unwrap();
+    }
+    metrics
+}
+
 #[tokio::test]
 async fn a_running_relay_measures_what_waits() {
     let world = World::new().await;
@@ -221,11 +236,8 @@ async fn a_running_relay_measures_what_waits() {
     world.run("insert into paused_operations (operation, actor, reason) values ('creditor_debt_update', 'clerk', 'a test')").await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let relay = Relay::start(&world, &[("RELAY_ADMIN_LISTEN", &port.to_string())]);
-    until(|| async { world.row("select count(*) from relay_workers").await.get::<_, i64>(0) == 1 }).await;
-    let mut stream = TcpStream::connect(port).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut metrics = String::new();
-    stream.read_to_string(&mut metrics).await.unwrap();
+    until(|| async { metrics_at(port).await.contains("relay_backlog") }).await;
+    let metrics = metrics_at(port).await;
     for line in [
         "relay_paused{operation=\"creditor_debt_update\"} 1",
         "relay_paused{operation=\"email_extraction\"} 0",

@@ -39,6 +39,7 @@ impl Style {
     fn tone(self, text: &str, tone: Tone) -> String {
         let code = match tone {
             Tone::Plain => return text.to_owned(),
+            _ if text.is_empty() => return String::new(),
             Tone::Faint => "2",
             Tone::Strong => "1",
             Tone::Good => "32",
