@@ -1,6 +1,9 @@
 //! `relay correct`: an amount that a mail has brought is put right, or the one before it given back.
 
-use crate::world::{Update, World, seeblick, turmhaus};
+use crate::{
+    mail_server::MailServer,
+    world::{Update, World, seeblick, turmhaus},
+};
 use relay::{
     correct::{CorrectError, Corrected, Right, State, Wish, correct},
     review::{self, Choice},
@@ -236,4 +239,60 @@ async fn the_command_says_what_it_does_and_explain_shows_it() {
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
+}
+
+#[tokio::test]
+async fn the_firm_is_told_of_a_correction_by_a_letter_of_its_own() {
+    let (world, server) = (World::new().await, MailServer::new().await);
+    let mut context = world.context().await;
+    context.mailer = Some(server.mailer());
+    world.client(vec![turmhaus("b")]).await;
+    let email = world.commit(Update::default()).await;
+    world.try_once(&context).await.1.unwrap();
+    ask(&world, email, amount("100")).await.unwrap();
+    world.try_once(&context).await.1.unwrap();
+    let letters = server.letters();
+    assert_eq!(letters.len(), 2);
+    let letter = &letters[1];
+    assert!(letter.text().contains("Forderungsbetrag bisher: 1.234,56 EUR"), "{}", letter.text());
+    assert!(letter.text().contains("Entschieden von: Frau Kundig"), "{}", letter.text());
+    let id = letter.header("Message-ID").to_owned();
+    assert!(id.starts_with(&format!("<debt_update_notification.{email}.correct.0")), "{id}");
+    let told = world.program(&world.mongo.url, &["explain", &email.to_string()]).output().await.unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.matches("debt_update_notification enqueued").count() >= 1, "{told}");
+    let letters = "select count(*) from outbox_messages where idempotency_key like 'debt_update_notification:%:correct:%'";
+    assert_eq!(world.row(letters).await.get::<_, i64>(0), 1);
+    assert!(told.contains(": sent"), "{told}");
+}
+
+#[tokio::test]
+async fn of_two_people_with_the_same_amount_one_is_told_that_it_waits() {
+    let (world, email) = written_world().await;
+    let (one, other) = tokio::join!(ask(&world, email, amount("100")), ask(&world, email, amount("100")));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert!(one.state != other.state && one.message_id == other.message_id, "{one:?} {other:?}");
+    assert_eq!(messages(&world).await, 2);
+    assert_eq!(world.once().await.applied, 1);
+}
+
+#[tokio::test]
+async fn a_mail_that_comes_after_the_correction_is_written_over_it() {
+    let (world, email) = written_world().await;
+    ask(&world, email, amount("100")).await.unwrap();
+    world.once().await;
+    let received_at: jiff::Timestamp = "2026-02-18T00:00:00Z".parse().unwrap();
+    assert!(received_at < jiff::Timestamp::now());
+    let before = world.commit(Update::of("3000", "2026-02-18T00:00:00Z")).await;
+    world.once().await;
+    assert_eq!(
+        (world.state(before).await.as_str(), world.amount("b").await),
+        ("done/superseded/0", Some(100.0))
+    );
+    let after = world.commit(Update::of("4000", "2200-01-01T00:00:00Z")).await;
+    world.once().await;
+    assert_eq!(
+        (world.state(after).await.as_str(), world.amount("b").await),
+        ("done/applied/0", Some(4000.0))
+    );
 }

@@ -233,15 +233,18 @@ fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> 
     Some(Verdict::at(target, Outcome::HeldForReview, "another amount of the same stamp is stored"))
 }
 
-/// Whether a replay brings back what the ledger knows to have been there, and what somebody has rewritten without our mark. It has
-/// been through the guard then.
+/// Whether a replay brings back an amount that the ledger knows to have been there, and that somebody has rewritten without our mark.
+/// Such an amount has been through the guard already. A mail's own repeat leaves that to the reconciliation.
 fn gives_back(message: &Open, target: &Target<'_>, marks: &Marks) -> bool {
-    let update = &message.update;
-    let key = || (target.found.client.client_id.clone(), target.entry.entry_key.clone());
-    let is_own = |mark: &LedgerMark| {
+    let (update, entry) = (&message.update, target.entry);
+    let is_lost = entry.fence.is_none() && entry.stored.known() != update.new_debt_amount;
+    if update.origin != Origin::Replay || !is_lost {
+        return false;
+    }
+    let key = (target.found.client.client_id.clone(), entry.entry_key.clone());
+    marks.get(&key).is_some_and(|mark| {
         (mark.stamp, mark.email_id, mark.amount) == (update.stamp, update.email_id, update.new_debt_amount)
-    };
-    update.origin == Origin::Replay && target.entry.fence.is_none() && marks.get(&key()).is_some_and(is_own)
+    })
 }
 
 /// The verdict on a repair: written, by this attempt or another one, or not as its plan has seen the entry. The ledger says nothing
