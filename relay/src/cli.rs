@@ -101,7 +101,7 @@ enum Review {
         /// The mail's id
         email_id: EmailId,
         /// Who decides; kept with the decision
-        #[arg(long, env = "USER", value_parser = person)]
+        #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
         by: String,
         /// The right amount, such as 1234.56
         #[arg(long)]
@@ -118,7 +118,7 @@ enum Review {
         /// The mail's id
         email_id: EmailId,
         /// Who decides; kept with the decision
-        #[arg(long, env = "USER", value_parser = person)]
+        #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
         by: String,
         /// Why; kept with the decision
         #[arg(long, default_value = "a person rejects the amount", value_parser = reason)]
@@ -126,8 +126,17 @@ enum Review {
     },
 }
 
+/// Who decides or acts; an empty variable counts as not set.
 fn person(text: &str) -> Result<String, String> {
-    bounded(text, 100)
+    if text.trim().is_empty() { Ok(whoever()) } else { bounded(text, 100) }
+}
+
+/// Who runs this, where no variable says it: services and containers have none.
+fn whoever() -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let named = std::env::var("LOGNAME").ok().filter(|name| !name.trim().is_empty());
+    let uid = || std::fs::metadata("/proc/self").map(|process| format!("uid {}", process.uid()));
+    named.or_else(|| uid().ok()).unwrap_or_else(|| "operator".into())
 }
 
 fn named(text: &str) -> Result<String, String> {

@@ -3,7 +3,7 @@
 //! Any relay does it, in small batches with long rests; an advisory lock keeps two from doing the same work. Dead messages, waiting
 //! ones and those that a person has still to decide on stay. Mails, ledger and decisions are never touched.
 
-use crate::workers;
+use crate::{reconcile, workers};
 use deadpool_postgres::{Client as Connection, Pool};
 use shared::{
     message::MessageId,
@@ -80,6 +80,7 @@ pub async fn run(pool: Pool, retention: Duration, shutdown: CancellationToken) {
 pub async fn pass(pool: &Pool, retention: Duration) -> Result<Removed, String> {
     let mut removed = Removed::default();
     workers::remove_old(&connection(pool).await?).await.map_err(|error| reason(&error))?;
+    reconcile::remove_old(&connection(pool).await?).await.map_err(|error| reason(&error))?;
     let mut from = Some(0);
     while let Some(id) = from {
         let began = Instant::now();

@@ -1,6 +1,6 @@
 //! `relay correct`: its arguments and its words.
 
-use super::{bad_configuration, connection, named, person, reason};
+use super::{bad_configuration, connection, named, person, reason, whoever};
 use crate::{
     config::Settings,
     correct::{self, Corrected, Right, State, Wish},
@@ -24,7 +24,7 @@ pub(super) struct Correct {
     #[arg(long, value_parser = named)]
     creditor: Option<String>,
     /// Who decides; kept with the decision
-    #[arg(long, env = "USER", value_parser = person)]
+    #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
     by: String,
     /// Why; kept with the decision
     #[arg(long, default_value = "a person puts the amount right", value_parser = reason)]

@@ -1,6 +1,6 @@
 //! `relay dead-letters list|show|requeue|discard`.
 
-use super::{bounded, connection, pause::operation, person, reason};
+use super::{bounded, connection, pause::operation, person, reason, whoever};
 use crate::{
     dead_letters::{self, Done, Listing, Selection, Shown},
     outbox::DeadLetterFilter,
@@ -69,7 +69,7 @@ pub(super) struct Requeue {
     #[arg(long)]
     dry_run: bool,
     /// Who does it; kept
-    #[arg(long, env = "USER", value_parser = person)]
+    #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
     by: String,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Discard {
     #[arg(long)]
     dry_run: bool,
     /// Who does it; kept
-    #[arg(long, env = "USER", value_parser = person)]
+    #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
     by: String,
 }
 

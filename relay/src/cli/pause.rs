@@ -1,6 +1,6 @@
 //! `relay pause` and `relay resume`.
 
-use super::{connection, person, reason};
+use super::{connection, person, reason, whoever};
 use crate::pauses::{self, Pause};
 use clap::Args;
 use serde::Serialize;
@@ -16,7 +16,7 @@ pub(super) struct PauseArguments {
     #[arg(long, default_value = "no reason given", value_parser = reason)]
     reason: String,
     /// Who pauses it
-    #[arg(long, env = "USER", value_parser = person)]
+    #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
     by: String,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct ResumeArguments {
     #[arg(value_parser = operation)]
     operation: Operation,
     /// Who resumes it
-    #[arg(long, env = "USER", value_parser = person)]
+    #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
     by: String,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct ReconcileArguments {
     #[arg(long, value_parser = since)]
     since: Option<Timestamp>,
     /// Who runs it; kept with the report
-    #[arg(long, env = "USER", default_value = "operator", value_parser = super::person)]
+    #[arg(long, env = "USER", default_value_t = super::whoever(), value_parser = super::person)]
     by: String,
 }
 

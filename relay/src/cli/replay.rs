@@ -1,6 +1,6 @@
 //! `relay replay`: its arguments and its words.
 
-use super::{bad_configuration, connection, named, person};
+use super::{bad_configuration, connection, named, person, whoever};
 use crate::{
     config::Settings,
     replay::{self, Manner, Replayed, Selection},
@@ -39,7 +39,7 @@ pub(super) struct Replay {
     #[arg(long)]
     dry_run: bool,
     /// Who asks for it; kept with each message
-    #[arg(long, env = "USER", value_parser = person)]
+    #[arg(long, env = "USER", default_value_t = whoever(), value_parser = person)]
     by: String,
 }
 

@@ -74,6 +74,9 @@ const ABANDONED: &str = "
 update reconciliation_reports set status = 'failed', completed_at = now(), error_message = 'the process ended before the run did'
 where status = 'running' and run_at < now() - interval '1 day'";
 
+/// Reports that nobody will ask for any more; some 300 are written a day. Served by `reconciliation_reports_run`.
+const REMOVE: &str = "delete from reconciliation_reports where run_at < now() - interval '90 days'";
+
 /// What a run checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -185,6 +188,14 @@ pub(super) async fn stopped(connection: &Connection, run: Run) -> Result<(), tok
         error,
     };
     end(connection, run, &ending).await.map(drop)
+}
+
+/// Removes reports of more than 90 days.
+///
+/// # Errors
+/// The statement's.
+pub async fn remove_old(connection: &Connection) -> Result<(), tokio_postgres::Error> {
+    connection.execute(REMOVE, &[]).await.map(drop)
 }
 
 /// The next page of the ledger after this key.

@@ -257,6 +257,17 @@ async fn an_update_that_was_finished_between_the_two_reads_is_no_drift() {
 }
 
 #[tokio::test]
+async fn old_reports_go_with_maintenance() {
+    let world = written().await;
+    let context = world.context().await;
+    reconcile(&context, REPORT_ONLY).await;
+    reconcile(&context, REPORT_ONLY).await;
+    world.run("update reconciliation_reports set run_at = now() - interval '91 days' where id = 1").await;
+    relay::maintenance::pass(&context.pool, Duration::from_secs(86_400)).await.unwrap();
+    assert_eq!(world.row("select count(*) from reconciliation_reports").await.get::<_, i64>(0), 1);
+}
+
+#[tokio::test]
 async fn nothing_that_is_on_its_way_is_taken_for_drift() {
     let world = World::new().await;
     let entries: Vec<Document> = (0..40)
