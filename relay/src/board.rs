@@ -155,6 +155,15 @@ impl Board {
         });
     }
 
+    /// What a lane works with is back. Says nothing about a lane that has been paused or run dry meanwhile.
+    pub fn recover(&self, operation: Operation) {
+        self.change(operation, |lane| {
+            if lane.state == LaneState::SinkDown {
+                (lane.state, lane.since, lane.failure) = (LaneState::Working, Timestamp::now(), None);
+            }
+        });
+    }
+
     /// A lane has got through with some messages.
     pub fn count(&self, operation: Operation, counts: Counts) {
         self.change(operation, |lane| lane.counts = lane.counts.plus(counts));
@@ -244,7 +253,11 @@ mod tests {
         );
         board.work(operation);
         assert_eq!(board.lanes()[&operation].state, LaneState::SinkDown, "a try is no success");
-        board.set(operation, LaneState::Working, None);
-        assert_eq!(board.lanes()[&operation].failure, None);
+        board.recover(operation);
+        let lane = board.lanes()[&operation].clone();
+        assert_eq!((lane.state, lane.failure), (LaneState::Working, None));
+        board.set(operation, LaneState::Paused, None);
+        board.recover(operation);
+        assert_eq!(board.lanes()[&operation].state, LaneState::Paused, "what was under way ends");
     }
 }

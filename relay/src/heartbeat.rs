@@ -187,9 +187,11 @@ impl Heartbeat {
             let lane = current.get(&operation);
             let is_configured = self.configured.contains(&operation);
             let idle = if is_configured { LaneState::Idle } else { LaneState::NotConfigured };
+            let is_so = |state: &LaneState| *state != LaneState::Paused || self.board.is_paused(operation);
             let counts = lane.map_or_else(Counts::default, |lane| lane.counts);
             LaneReport {
-                state: lane.map_or(idle, |lane| lane.state),
+                // Before the first look all lanes wait; this is no pause that anybody has made.
+                state: lane.map(|lane| lane.state).filter(is_so).unwrap_or(idle),
                 since: lane.map_or(self.identity.started_at, |lane| lane.since),
                 counts,
                 last_minute: counts.since(earlier(operation)),

@@ -288,7 +288,7 @@ impl Pipeline {
             let is_slow = took > (lease - apply - finish) / 2;
             let next = if is_slow { (size / 2).max(SMALLEST.min(size)) } else { (size * 2).min(batch) };
             self.size.store(next, Relaxed);
-            self.show(LaneState::Working, None);
+            self.context.board.recover(self.operation);
             self.report(Ok(()));
         }
         tracing::debug!(operation = self.operation.name(), count = finished.len(), ?took, "applied");
