@@ -24,7 +24,8 @@ const MOST_LISTED: usize = 500;
 /// For the look at the mails.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// The mails since $1 that are not as they should be, each with the first kind that fits, and the number of all. Walks the mails: for
+/// The mails since $1 that are not as they should be, each with the first kind that fits, and the number of all. What a person has
+/// discarded is settled. Walks the mails: for
 /// people, not for loops.
 const MAILS: &str = "
 with mails as (
@@ -32,11 +33,11 @@ with mails as (
     from incoming_emails where created_at >= $1
 ), wrong as (
     select id, case
-        when processing_status = 'failed' then 'processing_failed'
+        when processing_status = 'failed' and sync_status <> 'not_applicable' then 'processing_failed'
         when match_status = 'no_match' then 'missing_record'
         when match_status = 'needs_review' and (extracted_data ->> 'debt_amount' is null
             or coalesce(extracted_data ->> 'client_name', extracted_data ->> 'client_aktenzeichen') is null) then 'incomplete_extraction'
-        when is_old and processing_status not in ('completed', 'not_creditor_reply') then 'stalled'
+        when is_old and processing_status not in ('completed', 'not_creditor_reply', 'failed') then 'stalled'
     end as kind from mails
 )
 select (select count(*) from mails), (select array_agg(id order by id) from mails), id, kind
