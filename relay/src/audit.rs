@@ -21,11 +21,15 @@ pub const HEALTHY: f64 = 0.95;
 const STALLED_AFTER: Duration = Duration::from_secs(3600);
 /// Findings that are listed one by one; all are counted.
 const MOST_LISTED: usize = 500;
+/// Entries that differ and are told apart by their mails; with more of them nobody asks for the score any more.
+const MOST_COMPARED: usize = 50_000;
 /// For the look at the mails.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// The mails since $1 that are not as they should be, each with the first kind that fits, and the number of all. What a person has
-/// discarded is settled. Walks the mails: for
+/// All mails since $1. Walks the mails: for people, not for loops.
+const ALL: &str = "select id from incoming_emails where created_at >= $1";
+
+/// Those that are not as they should be, each with the first kind that fits. What a person has discarded is settled. Walks the mails: for
 /// people, not for loops.
 const MAILS: &str = "
 with mails as (
@@ -40,8 +44,7 @@ with mails as (
         when is_old and processing_status not in ('completed', 'not_creditor_reply', 'failed') then 'stalled'
     end as kind from mails
 )
-select (select count(*) from mails), (select array_agg(id order by id) from mails), id, kind
-from (select 1) one left join (select * from wrong where kind is not null order by id) wrong on true";
+select id, kind from wrong where kind is not null order by id";
 
 /// What is wrong with a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -195,7 +198,7 @@ pub async fn audit(context: &Context, lookback_days: u32) -> Result<Audit, Stop>
     let (mails, mut issues) = mails(context, since).await.map_err(Stop::Postgres)?;
     let scope = Scope::Since(since);
     let options = Options { scope, repair: false, repair_edited: false, rows_per_second: u32::MAX };
-    let mut tally = Tally::unlimited();
+    let mut tally = Tally::new(MOST_COMPARED);
     reconcile::compare(context, options, None, &mut tally).await?;
     let drifted = tally.findings.into_iter().filter(|finding| mails.contains(&finding.email_id));
     issues.extend(drifted.map(of_drift));
@@ -205,14 +208,16 @@ pub async fn audit(context: &Context, lookback_days: u32) -> Result<Audit, Stop>
 async fn mails(context: &Context, since: Timestamp) -> Result<(HashSet<EmailId>, Vec<Issue>), Failure> {
     let seconds = STALLED_AFTER.as_secs_f64();
     let look = async |connection: &mut deadpool_postgres::Client| {
-        connection.query(MAILS, &[&since, &seconds]).await.map_err(|error| ledger::unreadable(&error))
+        let unreadable = |error| ledger::unreadable(&error);
+        let all = connection.query(ALL, &[&since]).await.map_err(unreadable)?;
+        let wrong = connection.query(MAILS, &[&since, &seconds]).await.map_err(unreadable)?;
+        Ok((all, wrong))
     };
-    let rows = context.ask(Instant::now() + LOOK, "no reply to a look at the mails", look).await?;
-    let ids = rows.first().and_then(|row| row.get::<_, Option<Vec<EmailId>>>(1)).unwrap_or_default();
+    let (all, wrong) = context.ask(Instant::now() + LOOK, "no reply to a look at the mails", look).await?;
     let issue = |row: &tokio_postgres::Row| {
-        let kind = Kind::of(row.get::<_, Option<&str>>(3)?)?;
+        let kind = Kind::of(row.get(1))?;
         Some(Issue {
-            email_id: row.get(2),
+            email_id: row.get(0),
             kind,
             severity: kind.severity(),
             plan: kind.plan(),
@@ -221,7 +226,7 @@ async fn mails(context: &Context, since: Timestamp) -> Result<(HashSet<EmailId>,
             entry_key: None,
         })
     };
-    Ok((ids.into_iter().collect(), rows.iter().filter_map(issue).collect()))
+    Ok((all.iter().map(|row| row.get(0)).collect(), wrong.iter().filter_map(issue).collect()))
 }
 
 fn of_drift(finding: Finding) -> Issue {

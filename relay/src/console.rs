@@ -24,12 +24,15 @@ use shared::{
 };
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 /// Rows of one list; the command line shows all.
 const MOST_ROWS: usize = 100;
+/// Pages that are read at the same time.
+const READERS: usize = 2;
 /// For everything that a page reads.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// For the walk through the outbox.
@@ -57,6 +60,8 @@ pub struct Console {
     history: History,
     tokens: Option<Tokens>,
     is_loopback: bool,
+    /// Pages that are read at the same time: the connections are the lanes'.
+    readers: Arc<Semaphore>,
 }
 
 /// Which page a path is.
@@ -96,7 +101,8 @@ impl Console {
     /// The pages for a listener of this address. Beyond this machine nobody is let in without a token.
     #[must_use]
     pub fn new(pool: Pool, history: History, tokens: Option<Tokens>, listen: SocketAddr) -> Console {
-        Console { pool, history, tokens, is_loopback: listen.ip().is_loopback() }
+        let (is_loopback, readers) = (listen.ip().is_loopback(), Arc::new(Semaphore::new(READERS)));
+        Console { pool, history, tokens, is_loopback, readers }
     }
 
     /// Answers a request for a page; None = it is none, or there is no console here.
@@ -148,6 +154,9 @@ impl Console {
         if page == Page::Script {
             return reply(200, "text/javascript; charset=utf-8", SCRIPT);
         }
+        let Ok(Ok(_reader)) = timeout(PATIENCE, self.readers.acquire()).await else {
+            return html(503, &pages::trouble("too many pages are asked for at the same time"));
+        };
         let connection = match self.pool.get().await {
             Ok(connection) => connection,
             Err(error) => return html(503, &pages::trouble(&pool_reason(&error))),

@@ -23,7 +23,7 @@ pub struct Head<'a> {
 }
 
 /// What `incoming_emails.extracted_data` holds, whether the relay has read the mail or the update came ready.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 pub struct Reading {
     /// Whether the creditor's side says something in the matter.
     pub is_creditor_reply: bool,

@@ -242,6 +242,9 @@ impl LedgerRow {
     }
 }
 
+/// Who decides in `decisions` where a repair does: about what was decided before, so what a person has to decide stays theirs.
+pub const RECONCILIATION: &str = "reconciliation";
+
 /// One decision about an amount, as kept for good.
 #[derive(Debug)]
 pub struct Decision {

@@ -13,13 +13,18 @@ pub use plan::{Debt, Drift, Seen, drift};
 pub use schedule::{Schedule, run as run_regularly};
 pub use store::{Run, Scope, begin, begin_if_due, remove_old};
 
-use crate::{context::Context, ledger, outcome::Failure};
+use crate::{
+    context::Context,
+    debt_update::{self, Head, Reading},
+    ledger,
+    outcome::Failure,
+};
 use jiff::Timestamp;
 use look::{Suspect, look};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Deserialize as _, Serialize};
+use serde_json::json;
 use shared::{
-    message::{CreditorDebtUpdate, Origin, Stamp},
+    message::{Origin, Stamp},
     money::Amount,
 };
 use std::{
@@ -122,7 +127,8 @@ pub struct Tally {
 
 impl Tally {
     /// One that lists so many findings at most.
-    fn new(most_listed: usize) -> Tally {
+    #[must_use]
+    pub fn new(most_listed: usize) -> Tally {
         Tally {
             most_listed,
             checked: 0,
@@ -131,12 +137,6 @@ impl Tally {
             by_drift: BTreeMap::new(),
             findings: Vec::new(),
         }
-    }
-
-    /// One that lists all, for what sums them up in another way. Bounded by what is wrong.
-    #[must_use]
-    pub fn unlimited() -> Tally {
-        Tally::new(usize::MAX)
     }
 }
 
@@ -262,17 +262,22 @@ async fn settle(
     if let Some(run) = run {
         let wanted: Vec<&Suspect> = suspects.iter().filter(wanted).collect();
         if !wanted.is_empty() {
-            let repairs = ask(context, async |connection| {
-                let ids: Vec<i64> = wanted.iter().map(|suspect| suspect.debt.email_id).collect();
+            let enqueue = ask(context, async |connection| {
+                let waiting = waiting(connection, run, &wanted).await?;
+                let wanted = || wanted.iter().filter(|suspect| !waiting.contains(&key(run, &suspect.debt)));
+                let ids: Vec<i64> = wanted().map(|suspect| suspect.debt.email_id).collect();
                 let mails = store::mails(connection, &ids).await?;
                 let repairs: Vec<Repair> =
-                    wanted.iter().filter_map(|suspect| repair(run, suspect, &mails)).collect();
-                store::enqueue(connection, &repairs).await?;
-                Ok(repairs)
+                    wanted().filter_map(|suspect| repair(run, suspect, &mails)).collect();
+                let enqueued = store::enqueue(connection, &repairs).await?;
+                let count = wanted().count();
+                Ok((waiting, count, enqueued))
             });
-            repaired.extend(repairs.await?.into_iter().map(|repair| repair.key));
-            tally.repaired += repaired.len();
-            tally.failed += wanted.len() - repaired.len();
+            let (waiting, wanted, enqueued) = enqueue.await?;
+            tally.repaired += enqueued.len();
+            tally.failed += wanted - enqueued.len();
+            repaired.extend(waiting);
+            repaired.extend(enqueued);
         }
     }
     for suspect in suspects {
@@ -287,7 +292,7 @@ async fn settle(
 
 impl Suspect {
     fn finding(self, is_repaired: bool) -> Finding {
-        let Suspect { debt, drift, expected } = self;
+        let Suspect { debt, drift, expected, .. } = self;
         let (mongodb_amount, mongodb_stamp) =
             expected.map(|seen| (seen.amount, seen.stamp)).unwrap_or_default();
         Finding {
@@ -304,6 +309,24 @@ impl Suspect {
     }
 }
 
+/// The keys of this run whose entries a repair of an earlier one still waits for: the operation may be paused, or MongoDB away.
+async fn waiting(
+    connection: &deadpool_postgres::Client,
+    run: Run,
+    wanted: &[&Suspect],
+) -> Result<HashSet<String>, Failure> {
+    let earlier = store::repairing_runs(connection, run.id).await?;
+    let keys: Vec<String> = earlier
+        .iter()
+        .flat_map(|id| wanted.iter().map(move |suspect| key(Run { id: *id, ..run }, &suspect.debt)))
+        .collect();
+    let waiting = store::unfinished(connection, &keys).await?;
+    let is_waiting = |suspect: &&&Suspect| {
+        earlier.iter().any(|id| waiting.contains(&key(Run { id: *id, ..run }, &suspect.debt)))
+    };
+    Ok(wanted.iter().filter(is_waiting).map(|suspect| key(run, &suspect.debt)).collect())
+}
+
 /// One message per run and entry.
 fn key(run: Run, debt: &Debt) -> String {
     format!("reconcile:{}:{}:{}", run.id, debt.client_id, debt.entry_key)
@@ -313,36 +336,17 @@ fn key(run: Run, debt: &Debt) -> String {
 fn repair(run: Run, suspect: &Suspect, mails: &[MailPart]) -> Option<Repair> {
     let debt = &suspect.debt;
     let mail = mails.iter().find(|mail| mail.email_id == debt.email_id)?;
-    let text = |name: &str| mail.extracted.as_ref()?.get(name)?.as_str().map(str::to_owned);
-    let numbers =
-        mail.extracted.as_ref().and_then(|extracted| extracted.get("reference_numbers")?.as_array());
-    let update = CreditorDebtUpdate {
-        email_id: debt.email_id,
-        client_name: None,
-        client_aktenzeichen: None,
-        creditor_email: mail.from_email.clone(),
-        creditor_name: None,
-        new_debt_amount: Some(debt.amount),
-        response_text: text("summary").map(|text| text.chars().take(300).collect()),
-        reference_numbers: numbers
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .take(10)
-            .map(str::to_owned)
-            .collect(),
-        extraction_confidence: mail
-            .extracted
-            .as_ref()
-            .and_then(|extracted| extracted.get("confidence")?.as_f64()),
-        received_at: mail.received_at,
-        stamp: debt.stamp,
-        origin: Origin::Repair,
-        decided_by: None,
-        client_id: Some(debt.client_id.clone()),
-        entry_key: Some(debt.entry_key.clone()),
-        expected: suspect.expected.clone(),
-    };
+    let head = Head { email_id: debt.email_id, from_email: &mail.from_email, received_at: mail.received_at };
+    let reading = mail.extracted.as_ref().and_then(|extracted| Reading::deserialize(extracted).ok());
+    let mut update = debt_update::of_reading(head, &reading.unwrap_or_default(), debt.stamp);
+    // Named by their keys: a name would only match somebody else.
+    (update.client_name, update.client_aktenzeichen) = (None, None);
+    update.new_debt_amount = Some(debt.amount);
+    update.origin = Origin::Repair;
+    update.client_id = Some(debt.client_id.clone());
+    update.entry_key = Some(debt.entry_key.clone());
+    update.expected.clone_from(&suspect.expected);
+    debt_update::make_fit(&mut update);
     Some(Repair { email_id: debt.email_id, payload: json!(update), key: key(run, debt) })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Reads, and enqueues ordinary messages; never changes a message or a document itself.
 
+use crate::ledger::RECONCILIATION;
 use crate::{matching::CLIENT_MISSING, outbox};
 use deadpool_postgres::{Client as Connection, Transaction};
 use serde::Serialize;
@@ -30,7 +31,7 @@ static LIST: LazyLock<String> = LazyLock::new(|| {
         "
 select m.id as email_id, 'held' as state, d.message_id, d.old_amount::text, d.new_amount::text, d.reason, d.candidates, d.at::text
 from incoming_emails m cross join lateral (
-    select * from decisions where email_id = m.id order by id desc limit 1
+    select * from decisions where email_id = m.id and actor <> '{RECONCILIATION}' order by id desc limit 1
 ) d
 where m.match_status = 'needs_review' and d.decision = 'held_for_review'
 union all
@@ -44,10 +45,14 @@ order by email_id limit $1"
 const LOCK: &str = "select id from incoming_emails where id = $1 for update";
 
 /// The latest debt update of a mail, if it is held, and what it could have meant. By `decisions_email`, then by primary key.
-const HELD: &str = "
+static HELD: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
 select o.id, o.payload, d.candidates, d.new_amount::text from decisions d join outbox_messages o on o.id = d.message_id
 where d.email_id = $1 and d.decision = 'held_for_review' and o.outcome = 'held_for_review'
-    and d.id = (select max(id) from decisions where email_id = $1)";
+    and d.id = (select max(id) from decisions where email_id = $1 and actor <> '{RECONCILIATION}')"
+    )
+});
 
 /// The debt update of a mail, if it is parked.
 static PARKED_UPDATE: LazyLock<String> = LazyLock::new(|| {
@@ -262,7 +267,7 @@ pub async fn reject(
 /// The debt update that a person decides on, as [`HELD`] has it. A parked one ends here, so that its client is looked for no more.
 async fn take_up(transaction: &Transaction<'_>, email_id: EmailId) -> Result<Row, ReviewError> {
     transaction.query_opt(LOCK, &[&email_id]).await?;
-    if let Some(held) = transaction.query_opt(HELD, &[&email_id]).await? {
+    if let Some(held) = transaction.query_opt(HELD.as_str(), &[&email_id]).await? {
         return Ok(held);
     }
     let parked = transaction.query_opt(PARKED_UPDATE.as_str(), &[&email_id]).await?;

@@ -33,10 +33,13 @@ select 'replication slot', slot_name || case when active then ' (active)' else '
 from pg_replication_slots where xmin is not null and not active
 order by seconds desc nulls last limit 20";
 
-/// The last row, through `reconciliation_reports_run`.
+/// The last run over everything that has ended, else the last of any kind: a look at what is recent says little about the rest. Walks
+/// `reconciliation_reports_run` down to it, some dozen rows.
 const RECONCILIATION: &str = "
 select id, run_at, completed_at, scope, status, records_checked, mismatches_found, auto_repaired, failed_repairs, error_message
-from reconciliation_reports order by run_at desc, id desc limit 1";
+from reconciliation_reports where id = coalesce(
+    (select id from reconciliation_reports where scope = 'all' and status <> 'running' order by run_at desc, id desc limit 1),
+    (select id from reconciliation_reports order by run_at desc, id desc limit 1))";
 
 /// What `relay status --json` prints; with `--watch` one such object per line, or `{"at", "error"}` where Postgres is away.
 #[derive(Debug, Serialize)]
@@ -51,7 +54,7 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// What keeps vacuum from its work for more than five minutes.
     pub hurts_vacuum: Vec<XminHolder>,
-    /// The last run of the reconciliation.
+    /// The last run of the reconciliation over everything, else the last of any kind.
     pub last_reconciliation: Option<Reconciliation>,
     #[serde(skip)]
     floors: Floors,

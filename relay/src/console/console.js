@@ -7,7 +7,9 @@
       const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const fresh = page.querySelector("main");
-      if (fresh) document.querySelector("main").replaceWith(fresh);
+      if (!fresh) return location.reload(); // not a page of ours: the browser shows what it is
+      document.querySelector("main").replaceWith(fresh);
+      document.title = page.title;
     } catch {
       document.title = "(no answer) " + document.title.replace(/^\(no answer\) /, "");
     }

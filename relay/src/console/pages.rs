@@ -108,12 +108,6 @@ fn attention(status: &Status) -> Markup {
                 }
             }
         }
-        @for holder in &status.hurts_vacuum {
-            p.warn {
-                "Keeps vacuum from its work: " (holder.kind) " " (holder.name)
-                @if let Some(seconds) = holder.seconds { ", for " (duration(seconds)) }
-            }
-        }
     }
 }
 
@@ -246,7 +240,7 @@ pub(super) fn dead_letters(listing: &Listing) -> Markup {
             }
         }
     };
-    page("Dead letters", "/dead-letters", true, &content)
+    page("Dead letters", "/dead-letters", false, &content)
 }
 
 /// One of them.
@@ -333,7 +327,7 @@ pub(super) fn review(held: &[Held], most: usize) -> Markup {
             }
         }
     };
-    page("Needs review", "/review", true, &content)
+    page("Needs review", "/review", false, &content)
 }
 
 /// The command that writes it, with what it needs beyond yes.

@@ -8,7 +8,7 @@ mod plan;
 
 use crate::{
     context::Context,
-    ledger::{Decision, LedgerRow},
+    ledger::{Decision, LedgerRow, RECONCILIATION},
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome, POSTPONED, Transition},
 };
@@ -65,24 +65,40 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
             let stamp = message.update.stamp.number();
             // A document that somebody holds in a transaction looks like a server that does not answer.
             let is_held = alone && failure.class == FailureClass::UnknownOutcome;
-            finished.push(match is_held && context.clients.ping().await.is_ok() {
+            let end = match is_held && context.clients.ping().await.is_ok() {
                 true => claim.finish(Transition::Postponed(POSTPONED, failure), stamp),
                 false => claim.failed(failure, stamp),
-            });
+            };
+            finished.push(as_told(end, message.update.origin));
         }
     }
     finished
 }
 
 fn finish(context: &Context, claim: Claim, update: CreditorDebtUpdate, end: End) -> Finished {
-    let notifies = context.mailer.is_some();
-    match end {
+    let (notifies, origin) = (context.mailer.is_some(), update.origin);
+    let finished = match end {
         End::Verdict(verdict) => conclude(claim, update, verdict, notifies),
         End::Failed(failure) => fail(claim, &update, failure, notifies),
         End::Postponed(failure) => {
             claim.finish(Transition::Postponed(POSTPONED, failure), update.stamp.number())
         }
-    }
+    };
+    as_told(finished, origin)
+}
+
+/// What its mail shows of it. A repair says nothing about the mail, which has long been written; a replay only if it ends well and
+/// something newer has not come before it.
+fn as_told(mut finished: Finished, origin: Origin) -> Finished {
+    let is_told = match origin {
+        Origin::Mail | Origin::Decision => true,
+        Origin::Repair => false,
+        Origin::Replay => {
+            matches!(finished.transition, Transition::Done(outcome) if outcome != Outcome::Superseded)
+        }
+    };
+    finished.email = finished.email.filter(|_| is_told);
+    finished
 }
 
 /// The end of a message that cannot be carried out now; whose client is missing, the firm is told at the first look.
@@ -104,12 +120,6 @@ fn conclude(claim: Claim, update: CreditorDebtUpdate, verdict: Verdict, notifies
     if let Some(email) = &mut finished.email {
         email.match_confidence = verdict.confidence;
     }
-    // A replay that came too late says nothing new about the mail, nor does a repair that found something else than it expected.
-    let says_nothing = verdict.outcome == Outcome::StalePlan
-        || (verdict.outcome == Outcome::Superseded && update.origin == Origin::Replay);
-    if says_nothing {
-        finished.email = None;
-    }
     finished.ledger =
         verdict.ledger.zip(update.new_debt_amount).map(|((client_id, entry_key, aktenzeichen), amount)| {
             LedgerRow { message_id: id, email_id, client_id, entry_key, aktenzeichen, amount, stamp }
@@ -122,7 +132,10 @@ fn conclude(claim: Claim, update: CreditorDebtUpdate, verdict: Verdict, notifies
         decision: verdict.outcome.name(),
         reason: verdict.reason,
         candidates: verdict.candidates,
-        actor: update.decided_by.unwrap_or_else(|| "relay".into()),
+        actor: update.decided_by.unwrap_or_else(|| match update.origin {
+            Origin::Repair => RECONCILIATION.into(),
+            Origin::Mail | Origin::Decision | Origin::Replay => "relay".into(),
+        }),
     });
     finished
 }

@@ -19,6 +19,8 @@ pub(super) struct Suspect {
     pub(super) debt: Debt,
     pub(super) drift: Drift,
     pub(super) expected: Option<Expected>,
+    /// The keys that the message behind the entry's mark may have, where the mark is ahead.
+    keys: Vec<String>,
 }
 
 /// One look at these entries: those that differ, without those that a message on its way explains.
@@ -29,35 +31,52 @@ pub(super) async fn look(context: &Context, debts: &[Debt]) -> Result<Vec<Suspec
     let clients: HashMap<&str, &Client> =
         documents.found.iter().map(|found| (found.client.client_id.as_str(), &found.client)).collect();
     let mut suspects = Vec::new();
-    let mut ahead: Vec<(usize, Vec<String>)> = Vec::new();
     for debt in debts {
         let seen = seen(debt, clients.get(debt.client_id.as_str()).copied(), &documents.unread);
         let Some(drift) = drift(debt, seen) else { continue };
-        let entry = match seen {
-            Seen::Entry(entry) => Some(entry),
+        let expected = match seen {
+            Seen::Entry(entry) => Some(expected(entry)),
             Seen::NoClient | Seen::NoEntry | Seen::Unclear => None,
         };
-        if let Some(entry) = entry.filter(|_| drift == Drift::Ahead) {
-            ahead.push((suspects.len(), keys_of(entry)));
-        }
-        suspects.push(Suspect { debt: debt.clone(), drift, expected: entry.map(expected) });
-    }
-    if !ahead.is_empty() {
-        let keys: Vec<String> = ahead.iter().flat_map(|(_, keys)| keys.clone()).collect();
-        let on_their_way =
-            ask(context, async |connection| store::unfinished(connection, &keys).await).await?;
-        let is_explained = |at: usize| {
-            ahead
-                .iter()
-                .any(|(index, keys)| *index == at && keys.iter().any(|key| on_their_way.contains(key)))
+        let keys = match seen {
+            Seen::Entry(entry) if drift == Drift::Ahead => keys_of(entry),
+            Seen::Entry(_) | Seen::NoClient | Seen::NoEntry | Seen::Unclear => Vec::new(),
         };
-        let mut at = 0;
-        suspects.retain(|_| {
-            at += 1;
-            !is_explained(at - 1)
-        });
+        suspects.push(Suspect { debt: debt.clone(), drift, expected, keys });
     }
+    drop(documents);
+    explain_away(context, &mut suspects).await?;
     Ok(suspects)
+}
+
+/// What is ahead of the ledger may be on its way, or have arrived since the page was read: first the messages are asked for, then the
+/// ledger, so that one that ends in between is found in the one or the other.
+async fn explain_away(context: &Context, suspects: &mut Vec<Suspect>) -> Result<(), Stop> {
+    let ahead: Vec<Debt> = suspects
+        .iter()
+        .filter(|suspect| suspect.drift == Drift::Ahead)
+        .map(|suspect| suspect.debt.clone())
+        .collect();
+    if ahead.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<String> = suspects.iter().flat_map(|suspect| suspect.keys.clone()).collect();
+    let look = ask(context, async |connection| {
+        let on_their_way = store::unfinished(connection, &keys).await?;
+        Ok((on_their_way, store::again(connection, &ahead).await?))
+    });
+    let (on_their_way, now) = look.await?;
+    let stamps: HashMap<(&str, &str), String> = now
+        .iter()
+        .map(|debt| ((debt.client_id.as_str(), debt.entry_key.as_str()), debt.stamp.to_string()))
+        .collect();
+    suspects.retain(|Suspect { debt, drift, expected, keys }| {
+        let known = stamps.get(&(debt.client_id.as_str(), debt.entry_key.as_str()));
+        let mark = expected.as_ref().and_then(|seen| seen.stamp.as_ref());
+        let has_arrived = known.zip(mark).is_some_and(|(known, mark)| known >= mark);
+        *drift != Drift::Ahead || !(has_arrived || keys.iter().any(|key| on_their_way.contains(key)))
+    });
+    Ok(())
 }
 
 fn seen<'a>(debt: &Debt, client: Option<&'a Client>, unread: &HashSet<String>) -> Seen<'a> {
@@ -77,7 +96,9 @@ fn keys_of(entry: &Entry) -> Vec<String> {
     let Some(fence) = &entry.fence else { return Vec::new() };
     let Ok(stamp) = fence.stamp.parse::<Stamp>() else { return Vec::new() };
     let operation = Operation::CreditorDebtUpdate;
-    vec![operation.key(fence.email_id, stamp.revision()), operation.correction_key(fence.email_id, stamp)]
+    let own =
+        [operation.key(fence.email_id, stamp.revision()), operation.correction_key(fence.email_id, stamp)];
+    own.into_iter().chain(operation.replay_keys(fence.email_id)).collect()
 }
 
 struct Documents {

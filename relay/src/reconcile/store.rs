@@ -35,6 +35,11 @@ select idempotency_key from outbox_messages where idempotency_key = any($1) and 
 const MAILS: &str =
     "select id, from_email, received_at, extracted_data from incoming_emails where id = any($1)";
 
+/// The last runs before $1 that have enqueued repairs, for those that still wait. By primary key, downwards.
+const REPAIRING: &str = "
+select id from reconciliation_reports where id < $1 and (auto_repaired > 0 or status = 'running' or status = 'failed')
+order by id desc limit 20";
+
 /// The repairs of one page; a run enqueues each entry once. The unique index decides; nothing else is locked.
 static ENQUEUE: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -43,7 +48,7 @@ static ENQUEUE: LazyLock<String> = LazyLock::new(|| {
 select $1, r.email_id::text, $2, r.payload, r.key, null
 from unnest($3::bigint[], $4::jsonb[], $5::text[]) as r(email_id, payload, key)
 {ONCE}
-returning id"
+returning idempotency_key"
     )
 });
 
@@ -261,19 +266,44 @@ pub(super) struct Repair {
     pub(super) key: String,
 }
 
-/// Enqueues repairs; how many are new.
-pub(super) async fn enqueue(connection: &Connection, repairs: &[Repair]) -> Result<usize, Failure> {
+/// The ids of earlier runs whose repairs may still wait.
+pub(super) async fn repairing_runs(connection: &Connection, before: i64) -> Result<Vec<i64>, Failure> {
+    let rows = connection.query(REPAIRING, &[&before]).await.map_err(|error| ledger::unreadable(&error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Enqueues repairs; the keys of those that are. One that the table refuses does not keep the others from it.
+pub(super) async fn enqueue(connection: &Connection, repairs: &[Repair]) -> Result<HashSet<String>, Failure> {
+    let mut enqueued = HashSet::new();
+    let mut parts = vec![repairs];
+    while let Some(part) = parts.pop() {
+        match enqueue_at_once(connection, part).await {
+            Ok(keys) => enqueued.extend(keys),
+            Err(failure) if failure.class == FailureClass::Permanent => {
+                tracing::warn!(%failure, repairs = part.len(), "repairs are refused: trying each half");
+                if part.len() > 1 {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([first, second]);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(enqueued)
+}
+
+async fn enqueue_at_once(connection: &Connection, repairs: &[Repair]) -> Result<Vec<String>, Failure> {
     let operation = Operation::CreditorDebtUpdate;
     let ids: Vec<EmailId> = repairs.iter().map(|repair| repair.email_id).collect();
     let payloads: Vec<Json<&Value>> = repairs.iter().map(|repair| Json(&repair.payload)).collect();
     let keys: Vec<&str> = repairs.iter().map(|repair| repair.key.as_str()).collect();
     let parameters: [&(dyn ToSql + Sync); 5] =
         [&operation.aggregate_type(), &operation.name(), &ids, &payloads, &keys];
-    match connection.query(ENQUEUE.as_str(), &parameters).await {
-        Ok(rows) => Ok(rows.len()),
-        Err(error) => {
-            let reason = shared::postgres::reason(&error);
-            Err(Failure::new(FailureClass::SinkDown, format!("Postgres: {reason}")))
-        }
-    }
+    let rows = connection.query(ENQUEUE.as_str(), &parameters).await.map_err(|error| {
+        // A value or a constraint of one of them, or Postgres itself.
+        let is_theirs = error.code().is_some_and(|code| matches!(code.code().get(..2), Some("22" | "23")));
+        let class = if is_theirs { FailureClass::Permanent } else { FailureClass::SinkDown };
+        Failure::new(class, format!("Postgres: {}", shared::postgres::reason(&error)))
+    })?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

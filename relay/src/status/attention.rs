@@ -1,6 +1,6 @@
 //! What in a status an operator should look at, and the command that leads on. Pure.
 
-use super::{OperationStatus, Status};
+use super::{OperationStatus, Reconciliation, Status};
 use crate::{board::LaneState, outbox::Backlog};
 use serde::Serialize;
 
@@ -64,6 +64,12 @@ pub fn attention(status: &Status) -> Vec<Attention> {
     if let Some(run) = failed {
         let why = run.error_message.as_deref().unwrap_or_default();
         tell(format!("the last reconciliation was {}: {why}", run.status), Some("relay reconcile"));
+    }
+    let left = |run: &Reconciliation| run.mismatches_found - run.auto_repaired;
+    if let Some(run) = status.last_reconciliation.as_ref().filter(|run| left(run) > 0) {
+        let words =
+            "entries in MongoDB differ from what was written there, and are not repaired by themselves";
+        tell(format!("{} {words}", left(run)), Some("relay reconcile"));
     }
     found
 }

@@ -257,6 +257,70 @@ async fn an_update_that_was_finished_between_the_two_reads_is_no_drift() {
 }
 
 #[tokio::test]
+async fn a_repair_that_still_waits_is_not_enqueued_again() {
+    let world = written().await;
+    let context = world.context().await;
+    portal(&world, doc! { "$unset": { "final_creditor_list.0._relay": "" } }).await;
+    assert_eq!(reconcile(&context, REPAIR).await.auto_repaired, 1);
+    let again = reconcile(&context, REPAIR).await;
+    assert_eq!((again.mismatches_found, again.auto_repaired, again.failed_repairs), (1, 0, 0));
+    assert!(again.findings[0].is_repaired, "it is on its way");
+    world.once().await;
+    assert_eq!(outcomes(&world).await, ["applied", "applied"]);
+}
+
+#[tokio::test]
+async fn a_repair_that_the_ledger_has_overtaken_is_stale() {
+    let world = written().await;
+    let context = world.context().await;
+    let lost = entry(&world, "b").await;
+    let mut lost_without = lost.clone();
+    lost_without.remove("_relay");
+    lost_without.insert("current_debt_amount", 980.0);
+    let restore = doc! { "$set": { "final_creditor_list.0": lost_without } };
+    portal(&world, restore.clone()).await;
+    assert_eq!(reconcile(&context, REPAIR).await.auto_repaired, 1);
+    // A newer update is written and finished, while the repair is put off; then the portal restores the very state of the plan.
+    world.run("update outbox_messages set deferred = true, available_at = now() + interval '1 hour' where idempotency_key like 'reconcile:%'").await;
+    world.commit(Update::of("1500", "2026-03-01T00:00:00Z")).await;
+    world.once().await;
+    portal(&world, restore).await;
+    world
+        .run("update outbox_messages set available_at = now() where idempotency_key like 'reconcile:%'")
+        .await;
+    world.once().await;
+    assert_eq!(outcomes(&world).await, ["applied", "stale_plan", "applied"]);
+    assert_eq!(world.amount("b").await, Some(980.0), "the next run repairs it with what is newest");
+}
+
+#[tokio::test]
+async fn a_repair_says_nothing_about_its_mail_and_hides_nothing_that_a_person_has_to_decide() {
+    let world = written().await;
+    let context = world.context().await;
+    // What a person has to decide about the same mail.
+    world
+        .run(
+            "update incoming_emails set match_status = 'needs_review', sync_status = 'not_applicable';
+            insert into outbox_messages (aggregate_type, aggregate_id, operation, payload, idempotency_key, processed_at, outcome)
+                select aggregate_type, aggregate_id, operation, payload, 'held', now(), 'held_for_review' from outbox_messages where id = 1;
+            insert into decisions (email_id, message_id, decision, reason, actor) values (1, 2, 'held_for_review', 'x', 'relay')",
+        )
+        .await;
+    let status = "select concat_ws('/', processing_status, match_status, sync_status, sync_error) from incoming_emails";
+    let before: String = world.row(status).await.get(0);
+    portal(&world, doc! { "$unset": { "final_creditor_list.0._relay": "" } }).await;
+    assert_eq!(reconcile(&context, REPAIR).await.auto_repaired, 1);
+    let (away, wire) = world.context_over_wire().await;
+    wire.cut();
+    assert!(world.try_once(&away).await.1.is_err());
+    assert_eq!(world.row(status).await.get::<_, String>(0), before, "nor that it could not be written");
+    world.once().await;
+    assert_eq!(world.row(status).await.get::<_, String>(0), before);
+    let held = relay::review::held(&context.pool.get().await.unwrap(), 10).await.unwrap();
+    assert_eq!(held.iter().map(|mail| mail.message_id).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
 async fn old_reports_go_with_maintenance() {
     let world = written().await;
     let context = world.context().await;

@@ -144,7 +144,7 @@ async fn round(
         open.iter().map(|message| locate(&documents, message)).collect();
     let seen: Vec<Option<&Entry>> =
         targets.iter().map(|target| target.as_ref().ok().map(|target| target.entry)).collect();
-    let marks = ledger_marks(means.context, &targets).await?;
+    let marks = ledger_marks(means.context, open, &targets).await?;
     let mut steps = plan(means.guard, open, targets, &marks);
 
     let mut writes = Vec::new();
@@ -202,14 +202,20 @@ async fn find(clients: &Clients, open: &[Open]) -> Result<Vec<Found>, Failure> {
     Ok(documents)
 }
 
-/// What the ledger knows of the entries whose own mark is missing: new ones, and those that the portal has rewritten.
+/// What the ledger knows of the entries whose own mark is missing: new ones, and those that the portal has rewritten; and of those
+/// that a repair means, whose plan may be older than what the ledger has by now.
 async fn ledger_marks(
     context: Option<&Context>,
+    open: &[Open],
     targets: &[Result<Target<'_>, Box<Step>>],
 ) -> Result<Marks, Failure> {
     let Some(context) = context else { return Ok(HashMap::new()) };
-    let unmarked = targets.iter().flatten().filter(|target| target.entry.fence.is_none());
-    let keys: HashSet<(&str, &str)> = unmarked
+    let asked =
+        targets.iter().zip(open).filter_map(|(target, message)| Some((target.as_ref().ok()?, message)));
+    let asked =
+        asked.filter(|(target, message)| target.entry.fence.is_none() || message.update.expected.is_some());
+    let keys: HashSet<(&str, &str)> = asked
+        .map(|(target, _)| target)
         .map(|target| (target.found.client.client_id.as_str(), target.entry.entry_key.as_str()))
         .collect();
     if keys.is_empty() {

@@ -205,7 +205,7 @@ pub(super) fn plan<'a>(
 fn stale(message: &Open, target: &Target<'_>, marks: &Marks) -> Option<Verdict> {
     let update = &message.update;
     if let Some(expected) = &update.expected {
-        return stale_repair(message, target, expected);
+        return stale_repair(message, target, expected, marks);
     }
     let key = || (target.found.client.client_id.clone(), target.entry.entry_key.clone());
     let (stamp, email_id, amount, previous) = match &target.entry.fence {
@@ -247,9 +247,9 @@ fn gives_back(message: &Open, target: &Target<'_>, marks: &Marks) -> bool {
     })
 }
 
-/// The verdict on a repair: written, by this attempt or another one, or not as its plan has seen the entry. The ledger says nothing
-/// here: it is what the repair is made from.
-fn stale_repair(message: &Open, target: &Target<'_>, expected: &Expected) -> Option<Verdict> {
+/// The verdict on a repair: written, by this attempt or another one, or not as its plan has seen entry and ledger. The ledger is what
+/// the repair is made from, so it only counts where it has gone on.
+fn stale_repair(message: &Open, target: &Target<'_>, expected: &Expected, marks: &Marks) -> Option<Verdict> {
     let (update, entry) = (&message.update, target.entry);
     let stamp = update.stamp.to_string();
     let is_there =
@@ -267,7 +267,9 @@ fn stale_repair(message: &Open, target: &Target<'_>, expected: &Expected) -> Opt
     let is_as_seen = seen == expected.stamp.as_deref()
         && entry.stored != StoredAmount::Unreadable
         && entry.stored.known() == expected.amount;
-    (!is_as_seen).then(|| Verdict::at(target, Outcome::StalePlan, STALE))
+    let key = (target.found.client.client_id.clone(), target.entry.entry_key.clone());
+    let is_overtaken = marks.get(&key).is_some_and(|mark| mark.stamp > update.stamp);
+    (!is_as_seen || is_overtaken).then(|| Verdict::at(target, Outcome::StalePlan, STALE))
 }
 
 fn guard_in_order(
