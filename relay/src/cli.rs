@@ -7,6 +7,7 @@ mod correct;
 mod dead_letters;
 mod explain;
 mod extract;
+mod moment;
 mod pause;
 mod reconcile;
 mod replay;

@@ -17,11 +17,11 @@ const LOCK: &str =
 /// The mail's debt update of the highest stamp, by the unique index on `idempotency_key` and, for those that a person or a repair has
 /// made, through `decisions_email` by primary key.
 const NEWEST: &str = "
-select o.id, o.payload, o.processed_at is null and o.dead_at is null
+select o.id, o.payload, o.processed_at is null and o.dead_at is null, o.outcome is not distinct from 'discarded'
 from outbox_messages o
 where o.id in (select id from outbox_messages where idempotency_key = any($2) union select message_id from decisions where email_id = $1)
     and o.operation = 'creditor_debt_update'
-order by o.payload ->> 'stamp' collate \"C\" desc, o.id desc limit 1";
+order by o.payload ->> 'stamp' collate \"C\" desc, (o.payload ->> 'origin' = 'repair'), o.id desc limit 1";
 
 /// By `decisions_email`: how often a person has accepted the mail's amount.
 const ACCEPTED: &str = "select count(*) from decisions where email_id = $1 and decision = 'accepted'";
@@ -56,6 +56,8 @@ pub struct Newest {
     pub update: CreditorDebtUpdate,
     /// Whether it has still to be carried out.
     pub is_waiting: bool,
+    /// Whether somebody has ended it unwritten.
+    pub is_discarded: bool,
 }
 
 /// The mail, and its row held until the end of the transaction; None if there is none.
@@ -86,7 +88,7 @@ pub async fn newest(
     let keys = Operation::possible_keys(email_id);
     let Some(row) = connection.query_opt(NEWEST, &[&email_id, &keys]).await? else { return Ok(None) };
     let update = serde_json::from_value(row.get(1)).map_err(|error| unreadable(email_id, &error))?;
-    Ok(Some(Newest { message_id: row.get(0), update, is_waiting: row.get(2) }))
+    Ok(Some(Newest { message_id: row.get(0), update, is_waiting: row.get(2), is_discarded: row.get(3) }))
 }
 
 /// The update made again from what was read in the mail, as the extraction makes it, and from what the ledger has of it: that is what a

@@ -7,6 +7,7 @@ mod words;
 use crate::{
     client::{Client, Entry},
     ledger::entries::{self, LedgerEntry},
+    review,
 };
 use deadpool_postgres::Client as Connection;
 pub use entry::{EntryExplanation, explain_entry};
@@ -15,6 +16,7 @@ pub use mongodb::{MongoDb, MongoEntry, MongoSide};
 use serde::Serialize;
 use serde_json::Value;
 use shared::message::{EmailId, MessageId, Operation};
+use std::collections::HashSet;
 use tokio_postgres::Row;
 pub use words::Event;
 
@@ -201,13 +203,26 @@ pub async fn explain(
 }
 
 impl Explanation {
-    /// Asks MongoDB for the entries that the ledger has for the mail.
+    /// Asks MongoDB for the entries that the ledger has for the mail, and for those that the last decision about it may mean. Where
+    /// neither names one there is nothing to ask for.
     pub async fn ask(&mut self, mongodb: &MongoDb) {
-        let ids: Vec<&str> = self.ledger.iter().map(|row| row.client_id.as_str()).collect();
+        let mut meant: HashSet<(&str, &str)> =
+            self.ledger.iter().map(|row| (row.client_id.as_str(), row.entry_key.as_str())).collect();
+        let candidates = self.decisions.last().map(|decision| review::pairs(&decision.candidates));
+        let text = |value: &'_ Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let candidates: Vec<(String, String)> = candidates
+            .into_iter()
+            .flatten()
+            .filter_map(|(client, entry)| text(client, "client_id").zip(text(entry, "entry_key")))
+            .collect();
+        meant.extend(candidates.iter().map(|(client, entry)| (client.as_str(), entry.as_str())));
+        if meant.is_empty() {
+            return;
+        }
+        let ids: HashSet<&str> = meant.iter().map(|(client, _)| *client).collect();
+        let ids: Vec<&str> = ids.into_iter().collect();
         let is_meant = |client: &Client, entry: &Entry| {
-            self.ledger
-                .iter()
-                .any(|row| row.client_id == client.client_id && row.entry_key == entry.entry_key)
+            meant.contains(&(client.client_id.as_str(), entry.entry_key.as_str()))
         };
         self.mongodb = Some(mongodb.entries(&ids, &[], is_meant).await);
     }

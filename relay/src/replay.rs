@@ -288,6 +288,9 @@ async fn read(
         Some(newest) if newest.is_waiting => {
             return Ok(Err(format!("its debt update waits: message {}", newest.message_id)));
         }
+        Some(newest) if newest.is_discarded => {
+            return Ok(Err(format!("a person has discarded it: message {}", newest.message_id)));
+        }
         Some(newest) => Some(newest.update),
         None => current_update::rebuilt(transaction, mail).await?,
     };

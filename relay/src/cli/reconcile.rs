@@ -1,5 +1,6 @@
 //! `relay reconcile` and `relay audit`.
 
+use super::moment::moment;
 use crate::{
     audit::{Audit, audit},
     context::Context,
@@ -7,7 +8,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use shared::postgres;
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ pub(super) struct ReconcileArguments {
     #[arg(long, requires = "repair")]
     repair_edited: bool,
     /// Compare only what was written since then: 90m, 2h, 7d, or a date such as 2026-02-17 or 2026-02-17T09:00:00Z
-    #[arg(long, value_parser = since)]
+    #[arg(long, value_parser = moment)]
     since: Option<Timestamp>,
     /// Who runs it; kept with the report
     #[arg(long, env = "USER", default_value_t = super::whoever(), value_parser = super::person)]
@@ -37,29 +38,6 @@ pub(super) struct AuditArguments {
     /// Days to look back
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
     lookback_days: u32,
-}
-
-/// A time or a duration back from now.
-pub(super) fn since(text: &str) -> Result<Timestamp, String> {
-    let text = text.trim();
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
-    }
-    if let Ok(date) = text.parse::<jiff::civil::Date>() {
-        return date.in_tz("Europe/Berlin").map(|time| time.timestamp()).map_err(|error| error.to_string());
-    }
-    let back = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let hours: i64 = number.parse().ok().filter(|number| (1..=100_000).contains(number))?;
-        let back = match unit {
-            "m" => SignedDuration::from_mins(hours),
-            "h" => SignedDuration::from_hours(hours),
-            "d" => SignedDuration::from_hours(hours * 24),
-            _ => return None,
-        };
-        Timestamp::now().checked_sub(back).ok()
-    };
-    back().ok_or_else(|| "must be like 90m, 2h, 7d, 2026-02-17 or 2026-02-17T09:00:00Z".into())
 }
 
 /// Runs a comparison and prints its report. MongoDB away: it is recorded as skipped, and nothing has failed.

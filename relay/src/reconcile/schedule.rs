@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How often a relay looks whether a run is due.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How often what was written lately is compared, and what that means: a lost write is found before anybody misses it.
 const RECENT_EVERY: Duration = Duration::from_secs(300);
 const RECENT: Duration = Duration::from_secs(3600);

@@ -69,6 +69,9 @@ async fn bad_configuration_exits_64_with_all_problems_at_once() {
         .env("RESEND_API_KEY", "re_two words")
         .env("RESEND_URL", "http://api.resend.com")
         .env("RESEND_TIMEOUT_MS", "0")
+        .env("RELAY_RECONCILE", "sometimes")
+        .env("RELAY_RECONCILE_EVERY_SECONDS", "1")
+        .env("RELAY_CONSOLE_TOKENS", "two words")
         .env("LOG_FORMAT", "xml")
         .env("RUST_LOG", "a=b=c")
         .output();
@@ -84,6 +87,9 @@ async fn bad_configuration_exits_64_with_all_problems_at_once() {
         "RESEND_API_KEY",
         "RESEND_URL",
         "RESEND_TIMEOUT_MS",
+        "RELAY_RECONCILE must",
+        "RELAY_RECONCILE_EVERY_SECONDS",
+        "RELAY_CONSOLE_TOKENS",
         "LOG_FORMAT",
         "RUST_LOG",
         "RUST_LOG",

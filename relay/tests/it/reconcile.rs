@@ -1,6 +1,10 @@
 //! Drift of every kind, planted in MongoDB: found, classified, repaired or left alone, with exact counts.
 
-use crate::world::{Update, World, seeblick, turmhaus};
+use crate::{
+    feed::Relay,
+    outages::until,
+    world::{Update, World, seeblick, turmhaus},
+};
 use mongodb::bson::{Bson, Document, doc};
 use relay::{
     audit::{Kind, Plan, audit},
@@ -318,6 +322,28 @@ async fn a_repair_says_nothing_about_its_mail_and_hides_nothing_that_a_person_ha
     assert_eq!(world.row(status).await.get::<_, String>(0), before);
     let held = relay::review::held(&context.pool.get().await.unwrap(), 10).await.unwrap();
     assert_eq!(held.iter().map(|mail| mail.message_id).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
+async fn a_running_relay_repairs_by_itself_or_only_reports_or_leaves_it_as_it_is_told() {
+    let worlds = (written().await, written().await, written().await);
+    let drop_mark = doc! { "$unset": { "final_creditor_list.0._relay": "" } };
+    for world in [&worlds.0, &worlds.1, &worlds.2] {
+        portal(world, drop_mark.clone()).await;
+    }
+    let relays = [("repair", &worlds.0), ("report", &worlds.1), ("off", &worlds.2)]
+        .map(|(mode, world)| Relay::start(world, &[("RELAY_RECONCILE", mode)]));
+    let repaired = async || entry(&worlds.0, "b").await.contains_key("_relay");
+    until(&repaired).await;
+    let reported =
+        "select count(*) from reconciliation_reports where status = 'completed' and mismatches_found = 1";
+    until(|| async { worlds.1.row(reported).await.get::<_, i64>(0) > 0 }).await;
+    assert_eq!(outcomes(&worlds.1).await, ["applied"]);
+    let any = "select count(*) from reconciliation_reports";
+    assert_eq!(worlds.2.row(any).await.get::<_, i64>(0), 0, "in as long a time as the others needed");
+    for relay in relays {
+        assert_eq!(relay.terminate().await, Some(0));
+    }
 }
 
 #[tokio::test]

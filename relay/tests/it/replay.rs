@@ -208,6 +208,17 @@ async fn what_is_rejected_no_reply_or_without_a_client_is_left_alone() {
 }
 
 #[tokio::test]
+async fn what_a_person_has_discarded_stays_unwritten() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    let email = mail(&world, Update::default()).await;
+    world.run("update outbox_messages set processed_at = now(), outcome = 'discarded'").await;
+    let replayed = ask(&world, &of(&[email])).await.unwrap();
+    assert_eq!((replayed.enqueued, replayed.skipped), (0, 1));
+    assert_eq!(replayed.mails[0].skipped.as_deref(), Some("a person has discarded it: message 1"));
+}
+
+#[tokio::test]
 async fn a_selection_is_a_client_a_time_or_ids_and_a_large_one_is_refused_with_its_size() {
     let (world, first) = written_world().await;
     let other = mail(&world, Update { aktenzeichen: "7777", ..Update::default() }).await;
@@ -267,6 +278,7 @@ async fn the_command_needs_a_selection_and_tells_each_mail() {
         vec!["replay", "--since", "yesterday"],
         vec!["replay", "--email", "1", "--operation", "email_fetch"],
         vec!["replay", "--email", "1", "--rate", "0"],
+        vec!["replay", "--email", "1", "--rate", "2000000000"],
     ] {
         assert_eq!(run(&wrong).await.0, 2, "{wrong:?}");
     }
