@@ -25,6 +25,7 @@ mod fetch;
 mod fetch_crashes;
 mod fleet;
 mod interleavings;
+mod json_shapes;
 mod mail_server;
 mod maintenance;
 mod model_server;
