@@ -225,28 +225,43 @@ pub async fn compare(
 ) -> Result<(), Stop> {
     let since = options.scope.since();
     let mut after = (String::new(), String::new());
+    // What differs at the first look, from as many pages as make one more page: each further look costs a pause.
+    let mut suspects: Vec<Debt> = Vec::new();
     loop {
         let began = Instant::now();
         let page =
             ask(context, async |connection| store::page(connection, (&after.0, &after.1), PAGE, since).await);
         let page = page.await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = (last.client_id.clone(), last.entry_key.clone());
-        tally.checked += page.len();
         let rows = u32::try_from(page.len()).unwrap_or(u32::MAX);
-        let mut found = look(context, &page).await?;
-        for _ in 1..LOOKS {
-            if found.is_empty() {
-                break;
-            }
-            sleep(BETWEEN_LOOKS).await;
-            let suspects: Vec<Debt> = found.into_iter().map(|finding| finding.debt).collect();
-            let suspects = ask(context, async |connection| store::again(connection, &suspects).await).await?;
-            found = look(context, &suspects).await?;
+        if let Some(last) = page.last() {
+            after = (last.client_id.clone(), last.entry_key.clone());
+            tally.checked += page.len();
+            suspects.extend(look(context, &page).await?.into_iter().map(|found| found.debt));
         }
-        settle(context, options, run, found, tally).await?;
+        if page.is_empty() || i64::try_from(suspects.len()).is_ok_and(|count| count >= PAGE) {
+            let found = look_again(context, std::mem::take(&mut suspects)).await?;
+            settle(context, options, run, found, tally).await?;
+        }
+        if page.is_empty() {
+            return Ok(());
+        }
         sleep_until(began + Duration::from_secs(1) * rows / options.rows_per_second.max(1)).await;
     }
+}
+
+/// Looks at suspects until nothing is left of them or they have differed often enough.
+async fn look_again(context: &Context, mut suspects: Vec<Debt>) -> Result<Vec<Suspect>, Stop> {
+    let mut found = Vec::new();
+    for _ in 1..LOOKS {
+        if suspects.is_empty() {
+            return Ok(Vec::new());
+        }
+        sleep(BETWEEN_LOOKS).await;
+        let now = ask(context, async |connection| store::again(connection, &suspects).await).await?;
+        found = look(context, &now).await?;
+        suspects = found.iter().map(|found| found.debt.clone()).collect();
+    }
+    Ok(found)
 }
 
 /// Enqueues what may be repaired, and counts everything.

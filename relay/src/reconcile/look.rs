@@ -26,6 +26,7 @@ pub(super) struct Suspect {
 /// One look at these entries: those that differ, without those that a message on its way explains.
 pub(super) async fn look(context: &Context, debts: &[Debt]) -> Result<Vec<Suspect>, Stop> {
     let mut ids: Vec<&str> = debts.iter().map(|debt| debt.client_id.as_str()).collect();
+    ids.sort_unstable();
     ids.dedup();
     let documents = find(context, &ids).await?;
     let clients: HashMap<&str, &Client> =
