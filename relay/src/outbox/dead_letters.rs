@@ -16,11 +16,16 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-/// Whether a dead debt update would end as superseded: its sender's later mails are stored for every entry of this client that the
-/// sender is known at. Through `creditor_debts_aktenzeichen`, then by primary key.
+/// Whether a dead debt update would end as superseded, as far as can be told: its sender's later mails are stored for every entry of
+/// this client that the sender is known at, and where both name numbers, one is the same: an agency may write for two claims.
+/// Through `creditor_debts_aktenzeichen`, then by primary key.
 const POINTLESS: &str = r#"
 case when o.operation = 'creditor_debt_update' then coalesce((
-    select bool_and(lpad(d.stamp::text, 20, '0') collate "C" > (o.payload ->> 'stamp') collate "C")
+    select bool_and(lpad(d.stamp::text, 20, '0') collate "C" > (o.payload ->> 'stamp') collate "C" and case
+        when jsonb_typeof(o.payload -> 'reference_numbers') = 'array' and jsonb_typeof(m.extracted_data -> 'reference_numbers') = 'array'
+        then o.payload -> 'reference_numbers' = '[]' or m.extracted_data -> 'reference_numbers' = '[]'
+            or o.payload -> 'reference_numbers' ?| array(select jsonb_array_elements_text(m.extracted_data -> 'reference_numbers'))
+        else true end)
     from creditor_debts d join incoming_emails m on m.id = d.email_id
     where d.aktenzeichen in (o.payload ->> 'client_aktenzeichen', replace(o.payload ->> 'client_aktenzeichen', '/', '_'),
             replace(o.payload ->> 'client_aktenzeichen', '_', '/'))

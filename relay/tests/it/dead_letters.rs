@@ -130,6 +130,16 @@ async fn a_dead_letter_that_a_newer_update_has_overtaken_is_marked() {
     for id in [newer, of_another, of_another_client, unreadable] {
         assert!(!is_pointless(id).await, "{id}");
     }
+    // Both name a number, and none is the same: the newer mail may be about another claim of this sender.
+    for (numbers, expected) in [(r#"["OTHER"]"#, 0), (r#"["OTHER", "TK-1"]"#, 2), ("[]", 2)] {
+        world
+            .run(&format!(
+                r#"update incoming_emails set extracted_data = '{{"reference_numbers": {numbers}}}'
+                   where id in (select email_id from creditor_debts)"#
+            ))
+            .await;
+        assert_eq!(groups(&world).await.pointless, expected, "{numbers}");
+    }
     // The same sender has a second entry, about which nothing newer has come: it may be the one that is meant.
     world
         .run("insert into creditor_debts select client_id, 'c', aktenzeichen, amount, 0, message_id, email_id from creditor_debts")
