@@ -3,7 +3,7 @@
 //! A request goes from top to bottom:
 //!
 //! - [`server`]: listeners, readiness, drain; [`endpoint`]: paths; [`api`]: request -> response
-//! - [`request_body`]: the bytes, within bounds; [`source`] and [`bearer`]: who sent them, with the secrets of [`access`]
+//! - [`request_body`]: the bytes, within bounds; [`source`] and [`shared::bearer`]: who sent them, with the secrets of [`access`]
 //! - [`json_body`], [`received_at`], [`email`], [`debt_update`]: what they say
 //! - [`request_key`]: which delivery they are
 //! - [`store`]: the way to Postgres; [`group_commit`]: many requests, one commit; [`commit`]: THE transaction; [`database`]: the pool;

@@ -21,6 +21,9 @@ use std::{collections::HashSet, num::NonZeroU32, sync::LazyLock, time::Duration}
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_postgres::types::{ToSql, Type};
 
+const UNKNOWN: &str = "select given.id from unnest($1::bigint[]) given(id)
+    where not exists (select from incoming_emails m where m.id = given.id)";
+
 /// The selected mails, with their number. Walks all mails, but for $1 alone: for people, not for loops. A client's are those that
 /// name it, those that the ledger has of it (`creditor_debts_aktenzeichen`), and those that were written to it.
 const SELECT: &str = "
@@ -110,8 +113,8 @@ pub enum ReplayError {
     /// Some ids are none of mails.
     #[error("there is no email {0}; nothing was replayed")]
     NoMail(String),
-    /// No mail is the client's.
-    #[error("no mail is known of the client {0}; nothing was replayed")]
+    /// No selected mail is the client's.
+    #[error("no mail of this selection is known to be of the client {0}; nothing was replayed")]
     NoClient(String),
     /// Too many.
     #[error(
@@ -180,6 +183,11 @@ async fn select(
     selection: &Selection,
     cap: u32,
 ) -> Result<Vec<EmailId>, ReplayError> {
+    let unknown = connection.query_typed(UNKNOWN, &[(&selection.emails, Type::INT8_ARRAY)]).await?;
+    if !unknown.is_empty() {
+        let ids: Vec<String> = unknown.iter().map(|row| row.get::<_, EmailId>(0).to_string()).collect();
+        return Err(ReplayError::NoMail(ids.join(", ")));
+    }
     let emails = (!selection.emails.is_empty()).then_some(&selection.emails);
     let is_read = selection.operation.map(|operation| operation == Operation::CreditorDebtUpdate);
     let numbers: Option<Vec<String>> = selection.client.as_deref().map(spellings);
@@ -202,15 +210,6 @@ async fn select(
         return Err(ReplayError::TooMany { size, cap });
     }
     let ids: Vec<EmailId> = rows.iter().map(|row| row.get(0)).collect();
-    let is_plain = selection.client.is_none() && selection.since.is_none() && selection.until.is_none();
-    if is_plain && selection.operation.is_none() {
-        let found: HashSet<&EmailId> = ids.iter().collect();
-        let missing: Vec<String> =
-            selection.emails.iter().filter(|id| !found.contains(id)).map(ToString::to_string).collect();
-        if !missing.is_empty() {
-            return Err(ReplayError::NoMail(missing.join(", ")));
-        }
-    }
     match &selection.client {
         Some(client) if ids.is_empty() => Err(ReplayError::NoClient(client.clone())),
         Some(_) | None => Ok(ids),

@@ -6,6 +6,7 @@ use mongodb::bson::doc;
 use std::{
     process::Stdio,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -117,9 +118,18 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// As if they had ended: that takes up to a minute, and nothing is learnt from waiting for it.
+    /// As if they had ended: that takes up to a minute, and nothing is learnt from waiting for it. A claim that was on its way when
+    /// the relay was killed may take the message after this, so this is repeated until the test ends.
     pub(crate) async fn end(self, world: &World) {
-        let ended = "update outbox_messages set claimed_until = now() - interval '1 second' where claimed_by like '%:'";
-        world.run(&ended.replace("%:", &format!("%:{}", self.pid))).await;
+        let ended = "update outbox_messages set claimed_until = now() - interval '1 second'
+            where claimed_by like '%:PID' and claimed_until > now()";
+        let ended = ended.replace("PID", &self.pid.to_string());
+        world.run(&ended).await;
+        let sql = world.database.client().await;
+        tokio::spawn(async move {
+            while sql.batch_execute(&ended).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
     }
 }

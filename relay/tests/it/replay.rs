@@ -254,6 +254,8 @@ async fn a_selection_is_a_client_a_time_or_ids_and_a_large_one_is_refused_with_i
     assert!(
         matches!(ask(&world, &of(&[first, 99, 98])).await, Err(ReplayError::NoMail(ids)) if ids == "99, 98")
     );
+    let narrowed = Selection { since: hours(4), ..of(&[first, 99]) };
+    assert!(matches!(ask(&world, &narrowed).await, Err(ReplayError::NoMail(ids)) if ids == "99"));
     let nobody = Selection { client: Some("1/1".into()), ..Selection::default() };
     assert!(matches!(ask(&world, &nobody).await, Err(ReplayError::NoClient(_))));
     assert_eq!(
