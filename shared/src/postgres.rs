@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{
     Client, Config, Connection, NoTls, Socket, config::SslMode, error::SqlState, tls::NoTlsStream,
+    types::Type,
 };
 
 /// How long a connection attempt may take.
@@ -34,6 +35,17 @@ pub enum PostgresError {
     /// The server accepts connections and then says nothing.
     #[error("Postgres is not reachable: no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     Silent,
+    /// Tables that no migration of ours made have our tables' names.
+    #[error(
+        "the schema `{schema}` holds {tables}, which this system did not create: another service's? Nothing was changed. \
+         Give this system a database of its own (`create database NAME`) and name it in DATABASE_URL"
+    )]
+    Foreign {
+        /// Where our tables would go.
+        schema: String,
+        /// Which names are taken.
+        tables: String,
+    },
     /// A migration failed; everything before it stays.
     #[error("a migration failed: {0}")]
     Migration(#[from] refinery::Error),
@@ -152,15 +164,36 @@ pub async fn connect(url: &str, application_name: &str) -> Result<Client, Postgr
 /// at once: a transaction-level advisory lock on a second connection lets one of them work.
 ///
 /// # Errors
-/// [`PostgresError`].
+/// [`PostgresError`]; [`PostgresError::Foreign`] before anything is changed, where it would be the first migration and our names
+/// are taken.
 pub async fn migrate(url: &str) -> Result<Vec<String>, PostgresError> {
     let mut gate = connect(url, "migrate-gate").await?;
     let lock = gate.transaction().await.map_err(PostgresError::Connect)?;
     let take = format!("select pg_advisory_xact_lock({})", AdvisoryLock::Migration.number());
     lock.batch_execute(&take).await.map_err(PostgresError::Connect)?;
     let mut client = connect(url, "migrate").await?;
+    refuse_foreign_tables(&client).await?;
     let report = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+async fn refuse_foreign_tables(client: &Client) -> Result<(), PostgresError> {
+    const TAKEN: &str = "
+        select current_schema(), string_agg(quote_ident(relname), ', ' order by relname)
+        from pg_class where relnamespace = current_schema()::regnamespace and relname = any($1)
+            and to_regclass('refinery_schema_history') is null";
+    let migrations = embedded::migrations::runner();
+    let statements = migrations.get_migrations().iter().filter_map(|migration| migration.sql());
+    let tables: Vec<&str> = statements
+        .flat_map(|sql| sql.split("\ncreate table ").skip(1))
+        .filter_map(|rest| rest.split_whitespace().next())
+        .collect();
+    let row = client.query_typed_one(TAKEN, &[(&tables, Type::TEXT_ARRAY)]).await;
+    let row = row.map_err(PostgresError::Connect)?;
+    match (row.get(0), row.get(1)) {
+        (Some(schema), Some(tables)) => Err(PostgresError::Foreign { schema, tables }),
+        _ => Ok(()),
+    }
 }
 
 /// The schema that this build was written for: the number of the newest migration it carries.

@@ -160,6 +160,34 @@ async fn five_processes_may_migrate_at_once() {
 }
 
 #[tokio::test]
+async fn a_database_with_another_services_tables_is_not_migrated() {
+    let database = Database::empty().await;
+    let sql = database.client().await;
+    let theirs = "create table incoming_emails (id serial primary key, zendesk_ticket_id text, zendesk_webhook_id text unique);
+        create table outbox_messages (id serial primary key, operation text, payload json);
+        insert into outbox_messages (operation, payload) values ('UPDATE', '{}')";
+    sql.batch_execute(theirs).await.unwrap();
+    let migrate = || {
+        Command::new(env!("CARGO_BIN_EXE_relay")).arg("migrate").env("DATABASE_URL", &database.url).output()
+    };
+    let (code, stdout, stderr) = text(&migrate().await.unwrap());
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    let said = "the schema `public` holds incoming_emails, outbox_messages, which this system did not create";
+    assert!(stderr.contains(said) && stderr.contains("create database NAME"), "{stderr}");
+    let tables = "select string_agg(relname, ' ' order by relname) from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'";
+    let tables: String = sql.query_one(tables, &[]).await.unwrap().get(0);
+    assert_eq!(tables, "incoming_emails outbox_messages", "nothing was made");
+
+    // Beside them, in a schema of its own, it has room.
+    let own = "create schema relay; do $$ begin execute format('alter database %I set search_path = relay', current_database()); end $$";
+    sql.batch_execute(own).await.unwrap();
+    let (code, stdout, stderr) = text(&migrate().await.unwrap());
+    assert!(code == Some(0) && stdout.contains("applied V1"), "{stderr}");
+    let (code, _, stderr) = text(&migrate().await.unwrap());
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[tokio::test]
 async fn sigterm_gives_claims_back_and_exits_0() {
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;
