@@ -6,7 +6,10 @@
 use crate::{
     current_update::{self, CurrentError},
     debt_update,
-    ledger::entries::{self, LedgerEntry, MailEntry},
+    ledger::{
+        self,
+        entries::{self, LedgerEntry, MailEntry},
+    },
     operator,
 };
 use deadpool_postgres::{Client as Connection, Transaction};
@@ -16,9 +19,7 @@ use serde_json::json;
 use shared::{
     message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Origin, Revision, Stamp},
     money::Amount,
-    outbox::{INSERT, ONCE},
 };
-use std::sync::LazyLock;
 use tokio_postgres::types::{Json, ToSql};
 
 /// The latest correction of an entry that has still to be carried out. By `decisions_email`, then by primary key.
@@ -31,25 +32,6 @@ order by d.id desc limit 1";
 
 /// Milliseconds, after whatever the transaction has waited for.
 const NOW: &str = "select (extract(epoch from clock_timestamp()) * 1000)::bigint";
-
-/// The message, the decision, and a mail that waits for it. The mail's row is held already.
-static CORRECT: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "
-with message as (
-    {INSERT}
-    values ($2, $1::bigint::text, $3, $4, $5, null)
-    {ONCE}
-    returning id
-), shown as (
-    update incoming_emails set sync_status = 'pending', sync_error = null, updated_at = now()
-    where id = $1 and exists (select from message)
-)
-insert into decisions (email_id, message_id, old_amount, new_amount, decision, reason, actor, candidates)
-select $1, message.id, $6::text::numeric, $7::text::numeric, $8, $9, $10, $11 from message
-returning message_id"
-    )
-});
 
 /// What is right.
 #[derive(Debug, Clone, Copy)]
@@ -236,7 +218,7 @@ async fn enqueue(
         &wish.by,
         &candidates,
     ];
-    let row = transaction.query_opt(CORRECT.as_str(), &parameters).await?;
+    let row = transaction.query_opt(ledger::DECIDE.as_str(), &parameters).await?;
     let message_id = row.ok_or(CorrectError::Rival(*email_id))?.get(0);
     let detail = json!({ "decision": decision, "client_id": client_id, "entry_key": entry_key, "old_amount": old_amount,
         "new_amount": new_amount, "reason": wish.reason });

@@ -15,10 +15,31 @@ use shared::{
     columns::{Column, column},
     message::{EmailId, MessageId, Stamp},
     money::Amount,
+    outbox::{INSERT, ONCE},
     process::bounded_error,
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::LazyLock};
 use tokio_postgres::types::Json;
+
+/// A person's decision about a mail ($1), the message ($2 to $5) that carries it out, and a mail that waits for it; nothing if the
+/// message's key is enqueued already.
+pub(crate) static DECIDE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+with message as (
+    {INSERT}
+    values ($2, $1::bigint::text, $3, $4, $5, null)
+    {ONCE}
+    returning id
+), shown as (
+    update incoming_emails set sync_status = 'pending', sync_error = null, updated_at = now()
+    where id = $1 and exists (select from message)
+)
+insert into decisions (email_id, message_id, old_amount, new_amount, decision, reason, actor, candidates)
+select $1, message.id, $6::text::numeric, $7::text::numeric, $8, $9, $10, $11 from message
+returning message_id"
+    )
+});
 
 /// Part of the finish: mails of the messages that are still ours (`fenced`). $8 to $26 = [`EmailChange::columns`]. By primary key;
 /// a mail that several messages of the batch concern shows the newest.

@@ -2,7 +2,7 @@
 //!
 //! Reads, and enqueues ordinary messages; never changes a message or a document itself.
 
-use crate::ledger::RECONCILIATION;
+use crate::ledger::{self, RECONCILIATION};
 use crate::{matching::CLIENT_MISSING, outbox};
 use deadpool_postgres::{Client as Connection, Transaction};
 use serde::Serialize;
@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use shared::{
     message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Origin},
     money::Amount,
-    outbox::{INSERT, ONCE},
 };
 use std::sync::LazyLock;
 use tokio_postgres::{
@@ -60,25 +59,6 @@ static PARKED_UPDATE: LazyLock<String> = LazyLock::new(|| {
         "
 select o.id, o.payload, '[]'::jsonb, o.payload ->> 'new_debt_amount' from outbox_messages o
 where {PARKED} and o.aggregate_id = $1::bigint::text order by o.id desc limit 1"
-    )
-});
-
-/// The decision and the message that carries it out, and a mail that waits for it; nothing if the same revision is enqueued already.
-static ACCEPT: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "
-with message as (
-    {INSERT}
-    values ($2, $1::bigint::text, $3, $4, $5, null)
-    {ONCE}
-    returning id
-), shown as (
-    update incoming_emails set sync_status = 'pending', sync_error = null, updated_at = now()
-    where id = $1 and exists (select from message)
-)
-insert into decisions (email_id, message_id, new_amount, decision, reason, actor, candidates)
-select $1, message.id, $6::text::numeric, 'accepted', 'a person accepts the amount', $7, $8 from message
-returning message_id"
     )
 });
 
@@ -222,17 +202,20 @@ pub async fn accept(
     let operation = Operation::CreditorDebtUpdate;
     let key = update.key_of(operation);
     let chosen = json!(Some(chosen).into_iter().filter(|chosen| *chosen != json!({})).collect::<Vec<_>>());
-    let parameters: [&(dyn ToSql + Sync); 8] = [
+    let parameters: [&(dyn ToSql + Sync); 11] = [
         &email_id,
         &operation.aggregate_type(),
         &operation.name(),
         &Json(&update),
         &key,
+        &None::<&str>, // what it replaces is not known yet
         &amount.to_string(),
+        &"accepted",
+        &"a person accepts the amount",
         &by,
         &chosen,
     ];
-    let row = transaction.query_opt(ACCEPT.as_str(), &parameters).await?;
+    let row = transaction.query_opt(ledger::DECIDE.as_str(), &parameters).await?;
     let message_id = row.map(|row| row.get(0)).ok_or(ReviewError::Decided(email_id))?;
     let target = target(&update, &candidates);
     let newer = match target {

@@ -205,31 +205,29 @@ async fn a_correction_whose_entry_is_gone_is_held_and_can_be_decided() {
 async fn the_command_says_what_it_does_and_explain_shows_it() {
     let (world, email) = written_world().await;
     let id = email.to_string();
-    let run = async |arguments: &[&str]| {
-        let output = world.program(&world.mongo.url, arguments).env("USER", "clerk").output().await.unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-    };
     for wrong in [
         vec!["correct", &id],
         vec!["correct", &id, "--amount", "1", "--revert"],
         vec!["correct", &id, "--amount", "-1"],
         vec!["correct", "x", "--amount", "1"],
     ] {
-        assert_eq!(run(&wrong).await.0, 2, "{wrong:?}");
+        assert_eq!(world.relay(&wrong).await.0, 2, "{wrong:?}");
     }
-    assert_eq!(run(&["correct", "99", "--amount", "1"]).await.2.trim(), "relay: there is no email 99");
-    let (code, said, _) = run(&["correct", &id, "--amount", "100"]).await;
+    assert_eq!(
+        world.relay(&["correct", "99", "--amount", "1"]).await.2.trim(),
+        "relay: there is no email 99"
+    );
+    let (code, said, _) = world.relay(&["correct", &id, "--amount", "100"]).await;
     assert!(
         code == 0 && said.contains("1234.56 -> 100.00 EUR for creditor b of client 2024_118 by clerk"),
         "{said}"
     );
     let json: Value =
-        serde_json::from_str(&run(&["correct", &id, "--amount", "100", "--json"]).await.1).unwrap();
+        serde_json::from_str(&world.relay(&["correct", &id, "--amount", "100", "--json"]).await.1).unwrap();
     assert_eq!((&json["state"], &json["new_amount"]), (&"waiting".into(), &"100.00".into()));
     world.once().await;
-    assert!(run(&["correct", &id, "--amount", "100"]).await.1.contains("is what is stored"));
-    let told = run(&["explain", &id]).await.1;
+    assert!(world.relay(&["correct", &id, "--amount", "100"]).await.1.contains("is what is stored"));
+    let told = world.relay(&["explain", &id]).await.1;
     for words in [
         "corrected by clerk: a person puts the amount right; 1234.56 -> 100.00 EUR; client",
         "applied by clerk: written; 1234.56 -> 100.00 EUR",

@@ -45,19 +45,6 @@ fn done(selected: usize, changed: usize) -> Done {
     Done { selected, changed, skipped: selected - changed, dry_run: false }
 }
 
-/// The program's exit code, standard output and standard error.
-async fn relay(world: &World, arguments: &[&str]) -> (i32, String, String) {
-    let output = world.program(&world.mongo.url, arguments).env("USER", "clerk").output().await.unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
-
-async fn json_of(world: &World, arguments: &[&str]) -> Value {
-    let (code, stdout, stderr) = relay(world, &[arguments, &["--json"]].concat()).await;
-    assert_eq!(code, 0, "{stderr}");
-    serde_json::from_str(&stdout).unwrap()
-}
-
 #[tokio::test]
 async fn dead_letters_of_the_same_failure_form_a_group() {
     let world = World::new().await;
@@ -77,7 +64,7 @@ async fn dead_letters_of_the_same_failure_form_a_group() {
     assert!(group.last_dead_at.duration_since(group.first_dead_at).as_secs() >= 3600);
     assert_eq!(listing.groups[1].operation, "email_extraction");
 
-    let printed = json_of(&world, &["dead-letters", "list", "--operation", "email_extraction"]).await;
+    let printed = world.json_of(&["dead-letters", "list", "--operation", "email_extraction"]).await;
     assert_eq!(
         (&printed["dead"], &printed["pointless"], &printed["group_count"]),
         (&json!(1), &json!(0), &json!(1))
@@ -95,13 +82,13 @@ async fn dead_letters_of_the_same_failure_form_a_group() {
         "sample_id",
     ];
     assert_eq!(keys, expected);
-    let cut = json_of(&world, &["dead-letters", "list", "--limit", "1"]).await;
+    let cut = world.json_of(&["dead-letters", "list", "--limit", "1"]).await;
     assert_eq!(
         (cut["groups"].as_array().unwrap().len(), &cut["dead"]),
         (1, &json!(4)),
         "the counts are of all"
     );
-    let (code, words, _) = relay(&world, &["dead-letters", "list"]).await;
+    let (code, words, _) = world.relay(&["dead-letters", "list"]).await;
     assert!(code == 0 && words.contains(&group.group) && words.contains("no reply within # ms"), "{words}");
 }
 
@@ -187,29 +174,29 @@ async fn a_requeue_takes_a_group_a_filter_or_all_and_never_more_than_its_cap() {
     let listing = groups(&world).await;
     let group = &listing.groups[0].group;
 
-    let (code, _, words) = relay(&world, &["dead-letters", "requeue", "--all", "--cap", "5"]).await;
+    let (code, _, words) = world.relay(&["dead-letters", "requeue", "--all", "--cap", "5"]).await;
     assert!(code == 1 && words.contains("6 dead letters") && words.contains("--cap 6"), "{words}");
-    let dry = json_of(&world, &["dead-letters", "requeue", "--all", "--dry-run"]).await;
+    let dry = world.json_of(&["dead-letters", "requeue", "--all", "--dry-run"]).await;
     assert_eq!(dry, json!({ "selected": 6, "changed": 6, "skipped": 0, "dry_run": true }));
     assert_eq!(groups(&world).await.dead, 6, "nothing has changed");
 
-    let old = json_of(&world, &["dead-letters", "requeue", "--older-than", "2d"]).await;
+    let old = world.json_of(&["dead-letters", "requeue", "--older-than", "2d"]).await;
     assert_eq!(old, json!({ "selected": 1, "changed": 1, "skipped": 0, "dry_run": false }));
-    let rest = json_of(&world, &["dead-letters", "requeue", "--group", group, "--rate", "0.5"]).await;
+    let rest = world.json_of(&["dead-letters", "requeue", "--group", group, "--rate", "0.5"]).await;
     assert_eq!(rest["changed"], 4);
     let spread = "select extract(epoch from max(available_at) - min(available_at))::int from outbox_messages
         where dead_at is null and id <> $1";
     let seconds: i32 = world.sql.query_one(spread, &[&ids[4]]).await.unwrap().get(0);
     assert_eq!(seconds, 6, "one every two seconds");
-    let (code, _, words) = relay(&world, &["dead-letters", "requeue", "--group", group]).await;
+    let (code, _, words) = world.relay(&["dead-letters", "requeue", "--group", group]).await;
     assert!(code == 1 && words.contains(group), "{words}");
     let nobody =
         ["dead-letters", "requeue", "--operation", "creditor_debt_update", "--error-class", "transient"];
-    let (code, _, words) = relay(&world, &nobody).await;
+    let (code, _, words) = world.relay(&nobody).await;
     assert!(code == 1 && words.contains("no dead letter is meant"), "{words}");
     let last =
         ["dead-letters", "requeue", "--operation", "creditor_debt_update", "--error-class", "permanent"];
-    assert_eq!(json_of(&world, &last).await["changed"], 1);
+    assert_eq!(world.json_of(&last).await["changed"], 1);
     assert_eq!(requeue(&world, Selection::Ids(vec![other])).await.unwrap(), done(1, 0));
 }
 
@@ -217,9 +204,9 @@ async fn a_requeue_takes_a_group_a_filter_or_all_and_never_more_than_its_cap() {
 async fn a_wrong_choice_is_refused_and_nothing_changes() {
     let world = World::new().await;
     let (_, id) = dead(&world, Update::default(), "no reply").await;
-    let (code, _, words) = relay(&world, &["dead-letters", "requeue", &id.to_string(), "9999"]).await;
+    let (code, _, words) = world.relay(&["dead-letters", "requeue", &id.to_string(), "9999"]).await;
     assert!(code == 1 && words.contains("no message 9999"), "{words}");
-    let (code, _, words) = relay(&world, &["dead-letters", "show", "9999"]).await;
+    let (code, _, words) = world.relay(&["dead-letters", "show", "9999"]).await;
     assert!(code == 1 && words.contains("no message 9999"), "{words}");
     for usage in [
         &["requeue"][..],
@@ -232,7 +219,7 @@ async fn a_wrong_choice_is_refused_and_nothing_changes() {
         &["discard", "--reason", "x"],
         &["discard", "1", "--group", "01234567", "--reason", "x"],
     ] {
-        let (code, _, words) = relay(&world, &[&["dead-letters"], usage].concat()).await;
+        let (code, _, words) = world.relay(&[&["dead-letters"], usage].concat()).await;
         assert_eq!(code, 2, "{usage:?}: {words}");
     }
     assert_eq!(groups(&world).await.dead, 1);
@@ -322,24 +309,24 @@ async fn a_discarded_message_ends_and_its_mail_waits_for_nothing() {
     let (email, id) = dead(&world, Update::default(), "no reply within 1 ms").await;
     let (second, _) = dead(&world, Update::default(), "no reply within 2 ms").await;
     let discard = ["dead-letters", "discard", &id.to_string(), "--reason", "the client has left"];
-    assert_eq!(json_of(&world, &[&discard[..], &["--dry-run"]].concat()).await["changed"], 1);
+    assert_eq!(world.json_of(&[&discard[..], &["--dry-run"]].concat()).await["changed"], 1);
     assert_eq!(world.state(email).await, "dead/permanent/5");
     assert_eq!(
-        json_of(&world, &discard).await,
+        world.json_of(&discard).await,
         json!({ "selected": 1, "changed": 1, "skipped": 0, "dry_run": false })
     );
-    assert_eq!(json_of(&world, &discard).await["skipped"], 1, "twice is once");
+    assert_eq!(world.json_of(&discard).await["skipped"], 1, "twice is once");
     assert_eq!(world.state(email).await, "done/discarded/5");
     assert_eq!(world.shows(email).await, "failed/-/not_applicable");
     let group = groups(&world).await.groups[0].group.clone();
     let rest = ["dead-letters", "discard", "--group", &group, "--reason", "the client has left"];
-    assert_eq!(json_of(&world, &rest).await["changed"], 1);
+    assert_eq!(world.json_of(&rest).await["changed"], 1);
     assert_eq!(world.state(second).await, "done/discarded/5");
     assert_eq!(world.once().await.claimed, 0);
-    let (_, words, _) = relay(&world, &["dead-letters", "list"]).await;
+    let (_, words, _) = world.relay(&["dead-letters", "list"]).await;
     assert_eq!(words, "no dead letters\n");
 
-    let shown = json_of(&world, &["dead-letters", "show", &id.to_string()]).await;
+    let shown = world.json_of(&["dead-letters", "show", &id.to_string()]).await;
     assert_eq!(
         (&shown["state"], &shown["outcome"], &shown["group"]),
         (&json!("done"), &json!("discarded"), &Value::Null)
@@ -352,8 +339,8 @@ async fn a_discarded_message_ends_and_its_mail_waits_for_nothing() {
         (&shown["payload"]["email_id"], &shown["payload"]["new_debt_amount"]),
         (&json!(email), &json!("(hidden)"))
     );
-    let open = json_of(&world, &["dead-letters", "show", &id.to_string(), "--payload"]).await;
+    let open = world.json_of(&["dead-letters", "show", &id.to_string(), "--payload"]).await;
     assert_eq!(open["payload"]["new_debt_amount"], "1234.56");
-    let (code, words, _) = relay(&world, &["dead-letters", "show", &id.to_string()]).await;
+    let (code, words, _) = world.relay(&["dead-letters", "show", &id.to_string()]).await;
     assert!(code == 0 && words.contains("the client has left") && !words.contains("1234.56"), "{words}");
 }

@@ -248,14 +248,8 @@ async fn a_server_that_takes_a_letter_and_hangs_up_each_time_gets_it_a_few_times
     assert_eq!(server.letters().len(), 5);
 }
 
-#[tokio::test]
-async fn a_relay_that_dies_between_the_letter_and_its_commit_repeats_it_recognisably() {
-    let (world, server) = (World::new().await, MailServer::new().await);
-    let received_at = "2026-02-17T09:14:22Z".parse().unwrap();
-    let email_id = world.email("konto@turmhaus.example", received_at).await;
-    let stamp = Stamp::new(received_at, email_id, Revision::FIRST).unwrap();
-    let payload = json!({ "email_id": email_id, "stamp": stamp, "creditor_email": "konto@turmhaus.example", "amount": "12.00" });
-    world.message("debt_update_notification", email_id, payload).await;
+/// A relay that is killed when its letters are sent and its finish is on the way.
+async fn dies_before_its_finish(world: &World, server: &MailServer) {
     let wire = Wire::before(&world.database.url).await;
     let held = wire.hold_request(b"fenced as (");
     let mut relay = world
@@ -268,6 +262,17 @@ async fn a_relay_that_dies_between_the_letter_and_its_commit_repeats_it_recognis
         .unwrap();
     held.reached().await;
     relay.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_relay_that_dies_between_the_letter_and_its_commit_repeats_it_recognisably() {
+    let (world, server) = (World::new().await, MailServer::new().await);
+    let received_at = "2026-02-17T09:14:22Z".parse().unwrap();
+    let email_id = world.email("konto@turmhaus.example", received_at).await;
+    let stamp = Stamp::new(received_at, email_id, Revision::FIRST).unwrap();
+    let payload = json!({ "email_id": email_id, "stamp": stamp, "creditor_email": "konto@turmhaus.example", "amount": "12.00" });
+    world.message("debt_update_notification", email_id, payload).await;
+    dies_before_its_finish(&world, &server).await;
     assert_eq!(server.letters().len(), 1);
     world.run("update outbox_messages set claimed_until = now()").await;
     run(&world, &context(&world, &server).await).await;
@@ -477,18 +482,7 @@ async fn letters_that_a_crashed_relay_may_have_sent_are_repeated_singly_and_reco
     // All twelve are claimed at once.
     world.run("update outbox_messages set deferred = false, available_at = now() where deferred").await;
     server.start().await;
-    let wire = Wire::before(&world.database.url).await;
-    let held = wire.hold_request(b"fenced as (");
-    let mut relay = world
-        .program(&world.mongo.url, &["run", "--once"])
-        .env("DATABASE_URL", wire.instead(&world.database.url))
-        .envs([("SMTP_URL", server.url().as_str()), ("NOTIFY_TO", TO), ("NOTIFY_FROM", FROM)])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    held.reached().await;
-    relay.kill().await.unwrap();
+    dies_before_its_finish(&world, &server).await;
     let ids = || {
         let mut ids: Vec<String> =
             server.letters().iter().map(|letter| letter.header("Message-ID").to_owned()).collect();

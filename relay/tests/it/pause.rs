@@ -9,19 +9,6 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// The program's exit code, standard output and standard error.
-async fn relay(world: &World, arguments: &[&str]) -> (i32, String, String) {
-    let output = world.program(&world.mongo.url, arguments).env("USER", "clerk").output().await.unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
-
-async fn json_of(world: &World, arguments: &[&str]) -> Value {
-    let (code, stdout, stderr) = relay(world, &[arguments, &["--json"]].concat()).await;
-    assert_eq!(code, 0, "{stderr}");
-    serde_json::from_str(&stdout).unwrap()
-}
-
 /// Waits until so many relays say that the lane of debt updates is in this state.
 async fn all_say(world: &World, state: &str, relays: i64) {
     let statement = format!(
@@ -38,8 +25,7 @@ async fn a_paused_operation_stops_on_two_relays_within_two_seconds_and_loses_not
     feed.commit(50).await;
     let done = "select count(*) from outbox_messages where processed_at is not null";
     until(|| async { world.row(done).await.get::<_, i64>(0) > 10 }).await;
-    let paused =
-        json_of(&world, &["pause", "creditor_debt_update", "--reason", "the portal is rebuilt"]).await;
+    let paused = world.json_of(&["pause", "creditor_debt_update", "--reason", "the portal is rebuilt"]).await;
     assert_eq!((&paused["paused"], &paused["changed"]), (&json!(true), &json!(true)));
     let until_then = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until_then {
@@ -57,7 +43,7 @@ async fn a_paused_operation_stops_on_two_relays_within_two_seconds_and_loses_not
     let row = world.row(waiting).await;
     assert_eq!(row.get::<_, i64>(0), 0, "what was under way has ended");
     assert!(row.get::<_, i64>(1) > 20);
-    let resumed = json_of(&world, &["resume", "creditor_debt_update"]).await;
+    let resumed = world.json_of(&["resume", "creditor_debt_update"]).await;
     assert_eq!((&resumed["paused"], &resumed["changed"]), (&json!(false), &json!(true)));
     assert_eq!(resumed["pause"]["reason"], "the portal is rebuilt");
     feed.all_end_well().await;
@@ -75,7 +61,7 @@ async fn a_relay_that_starts_while_an_operation_is_paused_claims_none_of_it() {
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;
     world.commit(Update::default()).await;
-    relay(&world, &["pause", "creditor_debt_update"]).await;
+    world.relay(&["pause", "creditor_debt_update"]).await;
     let running = Relay::start(&world, &[]);
     all_say(&world, "paused", 1).await;
     let claims = "select max(claim_count) from outbox_messages";
@@ -89,30 +75,29 @@ async fn a_run_once_leaves_out_what_is_paused() {
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;
     world.commit(Update::default()).await;
-    relay(&world, &["pause", "creditor_debt_update"]).await;
-    let (code, stdout, stderr) = relay(&world, &["run", "--once"]).await;
+    world.relay(&["pause", "creditor_debt_update"]).await;
+    let (code, stdout, stderr) = world.relay(&["run", "--once"]).await;
     assert!(code == 0 && stdout.contains(r#""claimed":0"#) && stderr.contains("paused"), "{stdout} {stderr}");
-    relay(&world, &["resume", "creditor_debt_update"]).await;
+    world.relay(&["resume", "creditor_debt_update"]).await;
     assert_eq!(world.once().await.applied, 1);
 }
 
 #[tokio::test]
 async fn pausing_and_resuming_twice_is_once_and_each_act_is_recorded_once() {
     let world = World::new().await;
-    let first =
-        json_of(&world, &["pause", "email_extraction", "--reason", "one", "--by", "Frau Kundig"]).await;
+    let first = world.json_of(&["pause", "email_extraction", "--reason", "one", "--by", "Frau Kundig"]).await;
     assert_eq!(first["changed"], true);
-    let second = json_of(&world, &["pause", "email_extraction", "--reason", "two"]).await;
+    let second = world.json_of(&["pause", "email_extraction", "--reason", "two"]).await;
     assert_eq!((&second["changed"], &second["pause"]["reason"]), (&json!(false), &json!("one")));
     assert_eq!(second["pause"]["actor"], "Frau Kundig");
-    let (_, words, _) = relay(&world, &["pause", "email_extraction"]).await;
+    let (_, words, _) = world.relay(&["pause", "email_extraction"]).await;
     assert!(words.contains("already, by Frau Kundig"), "{words}");
-    assert_eq!(json_of(&world, &["resume", "email_extraction"]).await["changed"], true);
-    let again = json_of(&world, &["resume", "email_extraction"]).await;
+    assert_eq!(world.json_of(&["resume", "email_extraction"]).await["changed"], true);
+    let again = world.json_of(&["resume", "email_extraction"]).await;
     assert_eq!((&again["changed"], &again["pause"]), (&json!(false), &Value::Null));
     let acts =
         world.row("select string_agg(action || ' ' || actor, ', ' order by id) from operator_actions").await;
     assert_eq!(acts.get::<_, &str>(0), "pause Frau Kundig, resume clerk");
-    let (code, _, words) = relay(&world, &["pause", "fly"]).await;
+    let (code, _, words) = world.relay(&["pause", "fly"]).await;
     assert!(code == 2 && words.contains("email_fetch, email_extraction, creditor_debt_update"), "{words}");
 }

@@ -269,11 +269,6 @@ async fn a_selection_is_a_client_a_time_or_ids_and_a_large_one_is_refused_with_i
 async fn the_command_needs_a_selection_and_tells_each_mail() {
     let (world, email) = written_world().await;
     let id = email.to_string();
-    let run = async |arguments: &[&str]| {
-        let output = world.program(&world.mongo.url, arguments).env("USER", "clerk").output().await.unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-    };
     for wrong in [
         vec!["replay"],
         vec!["replay", "--until", "2h"],
@@ -282,16 +277,16 @@ async fn the_command_needs_a_selection_and_tells_each_mail() {
         vec!["replay", "--email", "1", "--rate", "0"],
         vec!["replay", "--email", "1", "--rate", "2000000000"],
     ] {
-        assert_eq!(run(&wrong).await.0, 2, "{wrong:?}");
+        assert_eq!(world.relay(&wrong).await.0, 2, "{wrong:?}");
     }
-    assert_eq!(run(&["replay", "--since", "1h", "--until", "2h"]).await.0, 1);
-    let (code, said, _) = run(&["replay", "--since", "1h", "--dry-run"]).await;
+    assert_eq!(world.relay(&["replay", "--since", "1h", "--until", "2h"]).await.0, 1);
+    let (code, said, _) = world.relay(&["replay", "--since", "1h", "--dry-run"]).await;
     assert!(code == 0 && said.contains("1 would be replayed; nothing was changed"), "{said}");
-    let (code, said, _) = run(&["replay", "--email", &id]).await;
+    let (code, said, _) = world.relay(&["replay", "--email", &id]).await;
     assert!(code == 0 && said.contains(": creditor_debt_update\n1 replayed, 0 left alone"), "{said}");
     let json: Value =
-        serde_json::from_str(&run(&["replay", "--client", "2024/118", "--json"]).await.1).unwrap();
+        serde_json::from_str(&world.relay(&["replay", "--client", "2024/118", "--json"]).await.1).unwrap();
     assert_eq!((&json["enqueued"], &json["mails"][0]["email_id"]), (&0.into(), &email.into()));
-    let told = run(&["explain", &id]).await.1;
+    let told = world.relay(&["explain", &id]).await.1;
     assert!(told.matches("creditor_debt_update enqueued").count() == 2, "{told}");
 }

@@ -199,6 +199,20 @@ impl World {
         self.sql.query_one(statement, &[]).await.unwrap()
     }
 
+    /// Runs the program as the user "clerk": its exit code, standard output and standard error.
+    pub(crate) async fn relay(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.program(&self.mongo.url, arguments).env("USER", "clerk").output().await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// What it prints with `--json`.
+    pub(crate) async fn json_of(&self, arguments: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.relay(&[arguments, &["--json"]].concat()).await;
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
     pub(crate) async fn run(&self, statement: &str) {
         self.sql.batch_execute(statement).await.unwrap();
     }
