@@ -19,7 +19,10 @@ use shared::{message::EmailId, postgres::abandon};
 use std::{
     collections::HashMap,
     iter,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -40,6 +43,14 @@ pub struct GroupCommit {
     places: Arc<Semaphore>,
     closing: CancellationToken,
     tasks: TaskTracker,
+    progress: Arc<Progress>,
+}
+
+/// Jobs that went into the queue, and that were taken out of it.
+#[derive(Debug, Default)]
+struct Progress {
+    submitted: AtomicU64,
+    taken: AtomicU64,
 }
 
 /// A request that waits for its answer; its bytes and its place count until it is answered.
@@ -76,6 +87,7 @@ struct Worker {
     poker: Poker,
     batch_max: usize,
     limits: CommitLimits,
+    progress: Arc<Progress>,
     /// Leave to take a connection for what goes alone: the batches keep theirs.
     alone: Arc<Semaphore>,
 }
@@ -101,13 +113,15 @@ impl GroupCommit {
                 lock_wait: config.limits.lock_wait,
                 key_lifetime: config.limits.key_lifetime,
             },
+            progress: Arc::default(),
             alone: Arc::new(Semaphore::new((pool_size - workers).max(1))),
         };
         for _ in 0..workers {
             worker.tasks.spawn(worker.clone().run());
         }
         let places = Arc::new(Semaphore::new(config.limits.queue_rows));
-        GroupCommit { queue: sender, places, closing: worker.closing, tasks: worker.tasks }
+        let Worker { closing, tasks, progress, .. } = worker;
+        GroupCommit { queue: sender, places, closing, tasks, progress }
     }
 
     /// Puts a request into the queue. Its answer comes, whether or not anybody waits for it.
@@ -123,7 +137,21 @@ impl GroupCommit {
         let (answer, answered) = oneshot::channel();
         let job = Job { request, submitted: Instant::now(), _held: held, _place: place, answer };
         self.queue.send(job).map_err(|_| Problem::Overloaded)?; // the program ends
+        self.progress.submitted.fetch_add(1, Relaxed);
         Ok(answered)
+    }
+
+    /// Tells, when asked now and then, whether the workers do their part: no job waits, or one was taken within `patience`. It has to be
+    /// longer than a worker waits for a commit; then a Postgres that does not answer is no standstill.
+    pub fn makes_progress(&self, patience: Duration) -> impl FnMut() -> bool + use<> {
+        let (progress, mut seen) = (Arc::clone(&self.progress), (0, Instant::now()));
+        move || {
+            let (taken, submitted) = (progress.taken.load(Relaxed), progress.submitted.load(Relaxed));
+            if taken != seen.0 || submitted <= taken {
+                seen = (taken, Instant::now());
+            }
+            seen.1.elapsed() < patience
+        }
     }
 
     /// Ends when no commit waits or runs any more, those whose client has left included. For the end of the program.
@@ -174,7 +202,10 @@ impl Worker {
         let mut jobs = Vec::new();
         loop {
             tokio::select! {
-                count = queue.recv_many(&mut jobs, self.batch_max) => return (count > 0).then_some(jobs),
+                count = queue.recv_many(&mut jobs, self.batch_max) => {
+                    self.progress.taken.fetch_add(count as u64, Relaxed);
+                    return (count > 0).then_some(jobs);
+                }
                 () = self.closing.cancelled(), if !queue.is_closed() => queue.close(),
             }
         }

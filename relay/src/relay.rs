@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 const POOL_WAIT: Duration = Duration::from_secs(3);
 /// How often the relay looks whether the servers have what it needs, until they have.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A lane is silent for a lease at most, and once more where it waits for another's; longer by this, and it is dead.
+const STANDSTILL_MARGIN: Duration = Duration::from_secs(60);
 /// How often it looks again after that.
 const RECHECK_EVERY: Duration = Duration::from_secs(30);
 
@@ -63,6 +65,9 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 
     context.board.hold_all(); // until the first look at what is paused
     let operations: Vec<Operation> = configured(&context).collect();
+    let longest_lease =
+        operations.iter().map(|operation| operations::limits_here(&context, *operation).lease).max();
+    let patience = 2 * longest_lease.unwrap_or_default() + STANDSTILL_MARGIN;
     let mut lanes = tokio::task::JoinSet::new();
     for operation in &operations {
         let lane = Lane::new(*operation, context.clone(), identity.worker.clone(), readiness.clone());
@@ -70,6 +75,11 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     }
     // Goes on while the lanes finish what they have.
     let (pool, board, stop) = (context.pool.clone(), context.board.clone(), CancellationToken::new());
+    let lanes_work = {
+        let board = board.clone();
+        move || board.all_seen_within(patience)
+    };
+    tokio::spawn(process::keep_watchdog(lanes_work, stop.clone()));
     let heartbeat = tokio::spawn(heartbeat::run(pool, board, identity, operations, stop.clone()));
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
@@ -83,6 +93,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     tokio::spawn(history.run(context.pool.clone(), shutdown.clone()));
     tokio::spawn(check_needs(context, readiness.clone(), shutdown.clone()));
     let admin = tokio::spawn(serve_admin(listener, readiness, console, shutdown));
+    process::notify_ready(); // a server that is away concerns /readyz: systemd would take the start for failed, and start it again and again
 
     let mut total = Summary::default();
     while let Some(summary) = lanes.join_next().await {
@@ -196,7 +207,6 @@ async fn serve_admin(
 
 /// Looks for what the relay needs and says what is missing; the lanes work as far as they can meanwhile.
 async fn check_needs(context: Context, readiness: Readiness, shutdown: CancellationToken) {
-    let mut was_ready = false;
     loop {
         let postgres = check_postgres(&context).await;
         let mongodb = match context.clients.missing_setup().await {
@@ -207,10 +217,6 @@ async fn check_needs(context: Context, readiness: Readiness, shutdown: Cancellat
         let ready = postgres.is_ok() && mongodb.is_ok();
         readiness.set("postgres", postgres);
         readiness.set("mongodb", mongodb);
-        if ready && !was_ready {
-            process::notify_ready();
-        }
-        was_ready = ready;
         let pause = if ready { RECHECK_EVERY } else { CHECK_EVERY };
         if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;

@@ -21,3 +21,4 @@ mod payloads;
 mod program;
 mod shutdown;
 mod signatures;
+mod systemd;
