@@ -35,6 +35,8 @@ HELP = """deploy/dev: the one entry for a developer's machine.
   deploy/dev up             starts Postgres and MongoDB (a replica set of one node) and leaves them running
   deploy/dev down           stops them
   deploy/dev env            prints exports for a shell:  eval "$(deploy/dev env)"
+  deploy/dev check          holds what is in deploy/ and Cargo.lock against the tools of the trade: units, manifests, licences
+  deploy/dev package        the programs as a tarball (static, with units and licences), tried by a demo run from an empty root
   deploy/dev logs [-f]      the last lines of every log in target/dev/log; -f follows them
 
 The servers are private to this checkout: data, ports and logs are in target/dev (for root the data of Postgres in
@@ -180,6 +182,33 @@ class Dev:
         with self.servers.in_use(quiet=False):
             return Demo(self.checkout, self.postgres, self._program_env()).run(once=bool(arguments))
 
+    def package(self, arguments: List[str]) -> int:
+        """The tarball, and the demo run with what is in it, from a root that holds nothing else."""
+        _only("package", arguments)
+        from .demo import Demo
+        from .package import Package
+
+        if not shutil.which("cargo"):
+            raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
+        package = Package(self.checkout)
+        archive = package.build()
+        root = archive.parent / "root"
+        with self.servers.in_use(quiet=False):
+            commands = package.unpack(root)
+            step("trying it: the demo, run with what was unpacked")
+            code = Demo(self.checkout, self.postgres, self._program_env(), commands).run(once=True)
+        shutil.rmtree(root, ignore_errors=True)
+        if code == 0:
+            print(archive)
+        return code
+
+    def check(self, arguments: List[str]) -> int:
+        """What needs no server: units, manifests, dependencies."""
+        _only("check", arguments)
+        from .artifacts import check
+
+        return check(self.checkout, self.mongod.home)
+
 
 def _only(command: str, arguments: List[str], known: str = "") -> None:
     if arguments not in ([], [known]):
@@ -200,6 +229,7 @@ def main(checkout: Path, arguments: List[str]) -> int:
         return 0 if arguments else 2
     commands: Dict[str, Callable[[Dev, List[str]], int]] = {
         "run": Dev.run, "test": Dev.test, "bench": Dev.bench, "up": Dev.up, "down": Dev.down, "env": Dev.env, "logs": Dev.logs,
+        "package": Dev.package, "check": Dev.check,
     }
     try:
         install_signal_handlers()

@@ -13,7 +13,7 @@ import time
 import unicodedata
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from . import installed
 from .databases import Postgres, postgres_env
@@ -40,9 +40,11 @@ def table_line(cells: List[str]) -> str:
 class Demo:
     """One run: its programs, its mails and what became of them."""
 
-    def __init__(self, checkout: Path, postgres: Postgres, env: Dict[str, str]) -> None:
+    def __init__(self, checkout: Path, postgres: Postgres, env: Dict[str, str], commands: Optional[Dict[str, List[str]]] = None) -> None:
+        """`commands`: how the programs are called, where they need not be built."""
         self.postgres = postgres
         self.programs = Programs(checkout, postgres.log.parent, env, DATABASE)
+        self.programs.commands = commands or {}
         self.samples = Samples(checkout / "deploy" / "samples")
         self.email_ids: Dict[str, int] = {}
         self.statuses: Dict[str, Dict[str, Any]] = {}
@@ -59,7 +61,8 @@ class Demo:
         try:
             with pymongo.MongoClient(self.programs.env["MONGODB_URL"], serverSelectionTimeoutMS=5000, connectTimeoutMS=5000,
                                      socketTimeoutMS=20000) as mongo:
-                self.programs.build()
+                if not self.programs.commands:
+                    self.programs.build()
                 self._fresh_state(mongo)
                 self.programs.start()
                 began = time.monotonic()

@@ -21,6 +21,8 @@ BY_HAND = "Set MONGOD to a mongod 6 or newer, or MONGODB_URL to a replica set th
 PYMONGO = "pymongo>=4.6,<5"
 SCHEMATHESIS = "schemathesis==4.32.5"
 AIOSMTPD = "aiosmtpd==1.4.6"
+KUBERNETES_VALIDATE = "kubernetes-validate==1.37.0"
+CARGO_DENY = "cargo-deny@0.20.2"
 
 
 def _succeeds(command: Sequence[str]) -> bool:
@@ -195,6 +197,25 @@ def aiosmtpd(folder: Path) -> str:
         step(f"fetching {AIOSMTPD} (1 MB, once)")
         _install(AIOSMTPD, folder)
     return str(folder)
+
+
+def kubernetes_validate(folder: Path) -> str:
+    """The folder with the schemas of Kubernetes' kinds and what holds manifests against them."""
+    if not folder.exists():
+        step(f"fetching {KUBERNETES_VALIDATE} (25 MB, once)")
+        _install(KUBERNETES_VALIDATE, folder)
+    return str(folder)
+
+
+def cargo_deny(folder: Path) -> str:
+    """The one on PATH, or one that is built here, which takes minutes."""
+    found = shutil.which("cargo-deny") or shutil.which(str(folder / "bin" / "cargo-deny"))
+    if not found:
+        step(f"building {CARGO_DENY} (some minutes, once)")
+        output_of(["cargo", "install", "--locked", "--quiet", "--root", str(folder), CARGO_DENY], 1800,
+                  what_to_do=f"Install it by hand: cargo install --locked {CARGO_DENY}")
+        found = str(folder / "bin" / "cargo-deny")
+    return found
 
 
 def _install(package: str, folder: Path) -> None:

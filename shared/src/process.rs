@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt::layer, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -176,7 +179,8 @@ pub async fn keep_watchdog(mut makes_progress: impl FnMut() -> bool, end: Cancel
     while end.run_until_cancelled(tokio::time::sleep(limit / 2)).await.is_some() {
         let makes_progress = makes_progress();
         if makes_progress {
-            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+            // Beside the others' threads: it waits when systemd does not read.
+            let _ = spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await;
         } else if made_progress {
             tracing::error!("no progress: the service manager will restart this program");
         }

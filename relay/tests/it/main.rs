@@ -15,6 +15,7 @@ mod correct;
 mod crashes;
 mod dead_letters;
 mod debt_updates;
+mod deployed;
 mod end_to_end;
 mod explain;
 mod extraction_command;
