@@ -10,12 +10,11 @@
 mod statement;
 
 use crate::email::Email;
-use deadpool_postgres::Client;
 use hyper::body::Bytes;
 use serde_json::Value;
 use shared::{
     message::EmailId,
-    postgres::{is_transient, reason},
+    postgres::{Connection, is_transient, reason},
 };
 pub use statement::{Holder, holders, store};
 use statement::{TAKE_OVER, WEBHOOK_UNIQUE, deliveries, insert};
@@ -158,7 +157,7 @@ pub enum CommitError {
 /// # Errors
 /// [`CommitError`].
 pub async fn commit(
-    client: &Client,
+    client: &Connection,
     request: &CommitRequest,
     limits: CommitLimits,
 ) -> Result<Answer, CommitError> {
@@ -246,7 +245,7 @@ pub enum Known {
 ///
 /// # Errors
 /// The statements'.
-pub async fn known(client: &Client, requests: &[&CommitRequest]) -> Result<Vec<Option<Known>>, Error> {
+pub async fn known(client: &Connection, requests: &[&CommitRequest]) -> Result<Vec<Option<Known>>, Error> {
     let keys: Vec<_> = requests.iter().map(|request| request.key()).collect();
     let mut holders = holders(client, &keys.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let deliveries = deliveries(client, requests).await?;

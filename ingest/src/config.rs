@@ -119,7 +119,7 @@ impl Settings {
         );
         match &database_url {
             Some(url) => {
-                if let Err(error) = shared::postgres::config(url.expose(), "ingest") {
+                if let Err(error) = shared::postgres::check_url(url.expose()) {
                     problems.push(format!("DATABASE_URL: {error}"));
                 }
             }

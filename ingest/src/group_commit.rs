@@ -14,8 +14,10 @@ use crate::{
     problem::Problem,
     request_body::HeldBody,
 };
-use deadpool_postgres::Client;
-use shared::{message::EmailId, postgres::abandon};
+use shared::{
+    message::EmailId,
+    postgres::{Connection, abandon},
+};
 use std::{
     collections::HashMap,
     iter,
@@ -254,7 +256,7 @@ impl Worker {
     }
 
     /// Stores the first of each group, or finds out which of them are stored already.
-    async fn store(&self, client: &Client, part: &[Group]) -> Result<Stored, tokio_postgres::Error> {
+    async fn store(&self, client: &Connection, part: &[Group]) -> Result<Stored, tokio_postgres::Error> {
         let limits = CommitLimits { lock_wait: self.limits.lock_wait.min(BATCH_LOCK_WAIT), ..self.limits };
         let requests = firsts(part);
         let stored = match commit::store(client, &requests, limits).await {

@@ -20,12 +20,11 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use deadpool_postgres::Client as Connection;
 use serde_json::{Value, json};
 use shared::{
     message::EmailId,
     money::Amount,
-    postgres,
+    postgres::{self, Connection, Migrated},
     process::{self, EXIT_BAD_CONFIGURATION, Secret},
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -191,8 +190,11 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Correct(correct) => correct.run(cli.json, &cli.settings).await,
         Command::Replay(replay) => replay.run(cli.json, &cli.settings).await,
         Command::Apply(apply) => apply.run(cli.json, &cli.settings).await,
-        Command::Migrate
-        | Command::Review(_)
+        Command::Migrate => match cli.settings.postgres_itself() {
+            Ok(url) => migrate(cli.json, &url).await.map(|()| ExitCode::SUCCESS),
+            Err(problem) => return bad_configuration(&[problem]),
+        },
+        Command::Review(_)
         | Command::DeadLetters(_)
         | Command::Pause(_)
         | Command::Resume(_)
@@ -238,7 +240,6 @@ async fn run_once(context: crate::context::Context) -> anyhow::Result<ExitCode> 
 
 async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Migrate => migrate(json, url).await?,
         Command::Review(Review::List { limit }) => {
             let held = review::held(&connection(url).await?, i64::from(*limit)).await?;
             if json {
@@ -278,6 +279,7 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
         Command::Resume(arguments) => pause::resume(arguments, json, url).await?,
         Command::Status(arguments) => status::run(arguments, json, url).await?,
         Command::Run { .. }
+        | Command::Migrate
         | Command::Extract { .. }
         | Command::Explain(_)
         | Command::Correct(_)
@@ -291,16 +293,20 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
 }
 
 async fn migrate(json: bool, url: &Secret) -> anyhow::Result<()> {
-    let applied = postgres::migrate(url.expose()).await?;
+    let Migrated { applied, roles } = postgres::migrate(url.expose()).await?;
     let schema = postgres::schema_of_this_build();
     if json {
-        println!("{}", json!({ "applied": applied, "schema": schema }));
+        println!("{}", json!({ "applied": applied, "schema": schema, "roles_problem": roles.err() }));
         return Ok(());
     }
     for name in &applied {
         println!("applied {name}");
     }
     println!("the schema is at version {schema}");
+    match roles {
+        Ok(()) => println!("the roles ingest, relay and operator have their rights"),
+        Err(problem) => println!("note: {problem}"),
+    }
     Ok(())
 }
 

@@ -136,6 +136,14 @@ impl Settings {
         usable("DATABASE_URL", url)
     }
 
+    /// Postgres past a `PgBouncer`: migrations need a session of their own.
+    ///
+    /// # Errors
+    /// The problem, with the variable's name.
+    pub fn postgres_itself(&self) -> Result<Secret, String> {
+        self.direct_database()?.map_or_else(|| self.database(), Ok)
+    }
+
     /// MongoDB and its database, for the commands that can do without; None = not configured.
     ///
     /// # Errors
@@ -263,8 +271,8 @@ fn number(name: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, Str
 }
 
 fn usable(name: &str, url: Secret) -> Result<Secret, String> {
-    match shared::postgres::config(url.expose(), "check") {
-        Ok(_) => Ok(url),
+    match shared::postgres::check_url(url.expose()) {
+        Ok(()) => Ok(url),
         Err(error) => Err(format!("{name}: {error}")),
     }
 }

@@ -10,8 +10,10 @@ use crate::{
     turns::Turns,
     write_guard::WriteGuard,
 };
-use deadpool_postgres::{Client as Connection, Pool};
-use shared::postgres::{abandon, pool_reason};
+use shared::{
+    postgres::{Connection, Pool},
+    postgres::{abandon, pool_reason},
+};
 use std::sync::Arc;
 use tokio::{
     sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},

@@ -5,10 +5,11 @@ use crate::{
     debt_update::{self, Head, Reading},
     ledger::entries,
 };
-use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use serde_json::Value;
+use shared::columns::typed;
 use shared::message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Revision, Stamp};
+use tokio_postgres::GenericClient;
 
 /// Holds the mail's row, so that of two people one goes first. By primary key.
 const LOCK: &str =
@@ -68,7 +69,7 @@ pub async fn lock(
     transaction: &impl GenericClient,
     email_id: EmailId,
 ) -> Result<Option<Mail>, tokio_postgres::Error> {
-    let row = transaction.query_opt(LOCK, &[&email_id]).await?;
+    let row = transaction.query_typed_opt(LOCK, &typed(&[&email_id])).await?;
     Ok(row.map(|row| Mail {
         email_id,
         from_email: row.get(0),
@@ -86,7 +87,9 @@ pub async fn newest(
     email_id: EmailId,
 ) -> Result<Option<Newest>, CurrentError> {
     let keys = Operation::possible_keys(email_id);
-    let Some(row) = connection.query_opt(NEWEST, &[&email_id, &keys]).await? else { return Ok(None) };
+    let Some(row) = connection.query_typed_opt(NEWEST, &typed(&[&email_id, &keys])).await? else {
+        return Ok(None);
+    };
     let update = serde_json::from_value(row.get(1)).map_err(|error| unreadable(email_id, &error))?;
     Ok(Some(Newest { message_id: row.get(0), update, is_waiting: row.get(2), is_discarded: row.get(3) }))
 }
@@ -107,7 +110,7 @@ pub async fn rebuilt(
     if !reading.is_creditor_reply {
         return Ok(None);
     }
-    let accepted: i64 = connection.query_one(ACCEPTED, &[&email_id]).await?.get(0);
+    let accepted: i64 = connection.query_typed_one(ACCEPTED, &typed(&[&email_id])).await?.get(0);
     let first = Stamp::new(mail.received_at, email_id, Revision::FIRST);
     let mut stamp = first.map_err(|error| CurrentError::Unreadable(email_id, error.to_string()))?;
     for _ in 0..accepted {

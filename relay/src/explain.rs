@@ -9,13 +9,13 @@ use crate::{
     ledger::entries::{self, LedgerEntry},
     review,
 };
-use deadpool_postgres::Client as Connection;
 pub use entry::{EntryExplanation, explain_entry};
 use jiff::Timestamp;
 pub use mongodb::{MongoDb, MongoEntry, MongoSide};
 use serde::Serialize;
 use serde_json::Value;
 use shared::message::{EmailId, MessageId, Operation};
+use shared::{columns::typed, postgres::Connection};
 use std::collections::HashSet;
 use tokio_postgres::Row;
 pub use words::Event;
@@ -168,11 +168,12 @@ pub async fn explain(
     connection: &Connection,
     email_id: EmailId,
 ) -> Result<Option<Explanation>, tokio_postgres::Error> {
-    let Some(mail) = connection.query_opt(MAIL, &[&email_id]).await? else { return Ok(None) };
+    let Some(mail) = connection.query_typed_opt(MAIL, &typed(&[&email_id])).await? else { return Ok(None) };
     let keys = Operation::possible_keys(email_id);
-    let steps = connection.query(MESSAGES, &[&email_id, &keys]).await?;
-    let decisions = connection.query(DECISIONS, &[&email_id]).await?;
-    let ledger = entries::of_mail(connection, email_id).await?.into_iter().filter_map(|entry| entry.ledger);
+    let steps = connection.query_typed(MESSAGES, &typed(&[&email_id, &keys])).await?;
+    let decisions = connection.query_typed(DECISIONS, &typed(&[&email_id])).await?;
+    let ledger =
+        entries::of_mail(&***connection, email_id).await?.into_iter().filter_map(|entry| entry.ledger);
     Ok(Some(Explanation {
         email_id,
         source: mail.get(0),

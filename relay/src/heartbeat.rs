@@ -8,10 +8,9 @@ use crate::{
     pauses,
     workers::{self, Identity, LaneReport, Lanes},
 };
-use deadpool_postgres::{Client as Connection, Pool};
 use shared::{
     message::Operation,
-    postgres::{abandon, pool_reason, reason},
+    postgres::{Connection, Pool, abandon, pool_reason, reason},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},

@@ -4,10 +4,9 @@
 //! ones and those that a person has still to decide on stay. Mails, ledger and decisions are never touched.
 
 use crate::{reconcile, workers};
-use deadpool_postgres::{Client as Connection, Pool};
 use shared::{
     message::MessageId,
-    postgres::{AdvisoryLock, pool_reason, reason},
+    postgres::{AdvisoryLock, Connection, Pool, pool_reason, reason},
 };
 use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};

@@ -3,11 +3,12 @@
 //! An act is recorded in the transaction of what it does, so neither is there without the other. About amounts there are decisions
 //! besides (`ledger.rs`).
 
-use deadpool_postgres::{Client as Connection, Transaction};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use shared::message::{EmailId, MessageId};
+use shared::{columns::typed, postgres::Connection};
+use tokio_postgres::Transaction;
 
 /// An insert at the end of the table; locks nothing that others wait for.
 const RECORD: &str = "
@@ -69,7 +70,7 @@ pub async fn record_all(
     let messages: Vec<_> = acts.iter().map(|act| act.message_id).collect();
     let emails: Vec<_> = acts.iter().map(|act| act.email_id).collect();
     let details: Vec<_> = acts.iter().map(|act| &act.detail).collect();
-    transaction.execute(RECORD, &[&actor, &action, &messages, &emails, &details]).await?;
+    transaction.execute_typed(RECORD, &typed(&[&actor, &action, &messages, &emails, &details])).await?;
     Ok(())
 }
 
@@ -81,7 +82,7 @@ pub async fn acts_of(
     connection: &Connection,
     message_id: MessageId,
 ) -> Result<Vec<PastAct>, tokio_postgres::Error> {
-    let rows = connection.query(ACTS, &[&message_id]).await?;
+    let rows = connection.query_typed(ACTS, &typed(&[&message_id])).await?;
     let read = |row: &tokio_postgres::Row| PastAct {
         at: row.get(0),
         actor: row.get(1),

@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     reason = "a test fails by panicking, its helpers too"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
 mod crash;
 mod debt_updates;

@@ -7,6 +7,8 @@
 //! - [`process`], [`meter`], [`report`]: the relay's process, what Postgres counted, the lines
 //! - one file for each bench; [`feed`] commits messages while a relay runs
 
+#![allow(clippy::disallowed_methods, reason = "what a bench asks, it asks Postgres itself")]
+
 mod arguments;
 mod backlog;
 mod bare;

@@ -1,9 +1,10 @@
 //! What steps around the debt update read of their mails. Owns those reads of `incoming_emails`.
 
-use deadpool_postgres::Client as Connection;
 use shared::{
+    columns::typed,
     message::{EmailId, MessageId},
     money::Amount,
+    postgres::Connection,
 };
 use std::collections::HashMap;
 
@@ -41,8 +42,7 @@ pub async fn mails(
     connection: &Connection,
     ids: &[EmailId],
 ) -> Result<HashMap<EmailId, StoredMail>, tokio_postgres::Error> {
-    let statement = connection.prepare_cached(READ_MAILS).await?;
-    let rows = connection.query(&statement, &[&ids]).await?;
+    let rows = connection.query_often(READ_MAILS, &typed(&[&ids])).await?;
     let read = |row: &tokio_postgres::Row| StoredMail {
         email_id: row.get(0),
         subject: row.get(1),
@@ -68,8 +68,7 @@ pub async fn tickets(
     connection: &Connection,
     ids: &[EmailId],
 ) -> Result<HashMap<EmailId, String>, tokio_postgres::Error> {
-    let statement = connection.prepare_cached(READ_TICKETS).await?;
-    let rows = connection.query(&statement, &[&ids]).await?;
+    let rows = connection.query_often(READ_TICKETS, &typed(&[&ids])).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -114,8 +113,7 @@ pub async fn unsettled(
     keys: &[(EmailId, MessageId)],
 ) -> Result<HashMap<MessageId, UnsettledMail>, tokio_postgres::Error> {
     let (mails, messages): (Vec<EmailId>, Vec<MessageId>) = keys.iter().copied().unzip();
-    let statement = connection.prepare_cached(READ_UNSETTLED).await?;
-    let rows = connection.query(&statement, &[&mails, &messages]).await?;
+    let rows = connection.query_often(READ_UNSETTLED, &typed(&[&mails, &messages])).await?;
     let read = |row: &tokio_postgres::Row| UnsettledMail {
         ticket_id: row.get(1),
         from_email: row.get(2),

@@ -12,12 +12,12 @@ use crate::{
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
 };
-use deadpool_postgres::Client as Connection;
 use futures_util::future::join_all;
 use serde_json::json;
 use shared::{
     idempotency_key::generate_idempotency_key,
     message::{CreditorDebtUpdate, EmailExtraction, Operation, Revision, Stamp},
+    postgres::Connection,
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;

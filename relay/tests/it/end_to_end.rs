@@ -37,8 +37,9 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     pub(crate) async fn over(world: &World) -> Ingest {
+        let database_url = testkit::url_as("ingest", &world.database.url);
         let given = [
-            ("--database-url", world.database.url.as_str()),
+            ("--database-url", database_url.as_str()),
             ("--listen", "127.0.0.1:0"),
             ("--admin-listen", "127.0.0.1:0"),
             ("--zendesk-webhook-secret", SECRET),

@@ -254,7 +254,7 @@ async fn dies_before_its_finish(world: &World, server: &MailServer) {
     let held = wire.hold_request(b"fenced as (");
     let mut relay = world
         .program(&world.mongo.url, &["run", "--once"])
-        .env("DATABASE_URL", wire.instead(&world.database.url))
+        .env("DATABASE_URL", wire.instead(&world.relay_url()))
         .envs([("SMTP_URL", server.url().as_str()), ("NOTIFY_TO", TO), ("NOTIFY_FROM", FROM)])
         .stdout(Stdio::null())
         .stderr(Stdio::null())

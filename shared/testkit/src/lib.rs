@@ -16,6 +16,7 @@
     clippy::panic,
     reason = "a test that cannot have its servers has to fail loudly"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
 mod mongo;
 mod mongod;
@@ -26,7 +27,7 @@ mod wire;
 
 pub use mongo::MongoDatabase;
 pub use mongod::{Mongod, ReplicaSet};
-pub use postgres::Database;
+pub use postgres::{Database, url_as};
 pub use postgres_server::PostgresServer;
 pub use wire::{HoldPoint, Wire};
 

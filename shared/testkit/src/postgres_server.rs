@@ -4,7 +4,7 @@
 //! the process and its data go with the value, also when the test fails. Postgres refuses to run as root: then it is `postgres`,
 //! or `nobody` where there is no such user.
 
-use crate::{free_port, unique_name};
+use crate::{free_port, postgres, unique_name};
 use std::{
     env, fs,
     os::unix::{fs::chown, process::CommandExt},
@@ -48,7 +48,7 @@ impl PostgresServer {
             .status();
         assert!(made.is_ok_and(|status| status.success()), "initdb: run the tests by `deploy/dev test`");
         server.start().await;
-        shared::postgres::migrate(&server.url).await.expect("the migrations run");
+        postgres::migrate(&server.url).await;
         server
     }
 
