@@ -14,8 +14,10 @@ use crate::{
     problem_pages,
     request_body::{BodyLimits, HeldBody, discard, receive},
     request_key,
+    request_trace::{REQUEST_ID, RequestTrace},
     source::Source,
     store::Store,
+    telemetry::{self, Ended},
 };
 use hyper::{
     HeaderMap, Request, StatusCode,
@@ -28,7 +30,7 @@ use serde_json::json;
 use shared::{
     admin::{self, Readiness},
     http::{Reply, reply},
-    message::EmailId,
+    message::{EmailId, Operation},
 };
 use std::{sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
@@ -42,27 +44,39 @@ pub struct App {
     readiness: Readiness,
 }
 
+/// How a request came out well.
+struct Answered {
+    outcome: &'static str,
+    reply: Reply,
+    /// The mail that it stored or has stored before, and what is done with that first.
+    stored: Option<(EmailId, Operation)>,
+}
+
 /// Answers a request, whatever it is.
 pub async fn handle(app: Arc<App>, request: Request<Incoming>) -> Reply {
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
+    let trace = RequestTrace::of(&head.headers);
     let endpoint = Endpoint::of(head.uri.path());
-    let label = endpoint.as_ref().map_or("none", |endpoint| endpoint.label());
+    let source = endpoint.as_ref().map_or("none", |endpoint| endpoint.label());
     let answered = match endpoint {
-        Ok(endpoint) => app.answer(endpoint, &head, &mut body).await,
+        Ok(endpoint) => app.answer(endpoint, &head, &mut body, &trace).await,
         Err(problem) => Err(problem),
     };
-    let (outcome, reply) = match answered {
-        Ok((outcome, reply)) => (outcome, reply),
-        Err(problem) => (problem.name(), problem.reply()),
+    let (outcome, mut reply, stored) = match answered {
+        Ok(Answered { outcome, reply, stored }) => (outcome, reply, stored),
+        Err(problem) => (problem.name(), problem.reply(&trace.request_id), None),
     };
+    if let Ok(id) = HeaderValue::from_str(&trace.request_id) {
+        reply.headers_mut().insert(REQUEST_ID, id);
+    }
     // An early answer would be lost in a reset while the client still writes. Who waits for a 100 Continue writes nothing.
     let late = reply.status() == StatusCode::REQUEST_TIMEOUT || head.headers.contains_key(header::EXPECT);
     if !body.is_end_stream() && !late {
         discard(&mut body).await;
     }
-    metrics::counter!("ingest_requests_total", "source" => label, "outcome" => outcome).increment(1);
-    tracing::debug!(source = label, outcome, milliseconds = started.elapsed().as_millis(), "request");
+    let status = reply.status().as_u16();
+    telemetry::request(&Ended { source, outcome, status, stored, trace: &trace, took: started.elapsed() });
     reply
 }
 
@@ -70,22 +84,28 @@ impl App {
     /// Everything switched on that the configuration switches on.
     #[must_use]
     pub fn new(config: &Config, access: CurrentAccess, readiness: Readiness, store: Arc<Store>) -> Arc<App> {
-        let budget = Arc::new(Semaphore::new(config.limits.body_budget_bytes));
-        Arc::new(App {
-            access,
-            bodies: BodyLimits { bytes: config.limits.body_bytes, time: config.limits.body_timeout, budget },
-            store,
-            readiness,
-        })
+        let budget_bytes = config.limits.body_budget_bytes;
+        let bodies = BodyLimits {
+            bytes: config.limits.body_bytes,
+            time: config.limits.body_timeout,
+            budget: Arc::new(Semaphore::new(budget_bytes)),
+            budget_bytes,
+        };
+        Arc::new(App { access, bodies, store, readiness })
     }
 
-    /// The outcome's name and the response.
+    /// Reads what is only looked at when somebody asks for the metrics.
+    pub fn measure(&self) {
+        telemetry::measure(&self.readiness, self.store.database(), self.store.depth(), self.bodies.held());
+    }
+
     async fn answer(
         &self,
         endpoint: Endpoint<'_>,
         head: &Parts,
         body: &mut Incoming,
-    ) -> Result<(&'static str, Reply), Problem> {
+        trace: &RequestTrace,
+    ) -> Result<Answered, Problem> {
         let access = self.access.get();
         if !access.switched_on(endpoint) {
             return Err(endpoint.unknown());
@@ -96,23 +116,31 @@ impl App {
         }
         match endpoint {
             Endpoint::Webhook(source) => {
-                let (request, held) = self.webhook(&access, source, head, body).await?;
-                Ok(stored(self.store.store(request, held).await?))
+                let (request, held) = self.webhook(&access, source, head, body, trace).await?;
+                self.store(request, held).await
             }
             Endpoint::DebtUpdates => {
-                let (request, held) = self.debt_update(&access, head, body).await?;
-                Ok(stored(self.store.store(request, held).await?))
+                let (request, held) = self.debt_update(&access, head, body, trace).await?;
+                self.store(request, held).await
             }
-            Endpoint::Email(id) => Ok(("found", self.email(&access, head, id).await?)),
+            Endpoint::Email(id) => Ok(Answered::other("found", self.email(&access, head, id).await?)),
             Endpoint::Problem(name) => {
-                Ok(("served", reply(200, "text/html; charset=utf-8", problem_pages::page(name)?)))
+                let page = problem_pages::page(name)?;
+                Ok(Answered::other("served", reply(200, "text/html; charset=utf-8", page)))
             }
-            Endpoint::OpenApi => Ok(("served", reply(200, "application/json", openapi::DOCUMENT))),
+            Endpoint::OpenApi => {
+                Ok(Answered::other("served", reply(200, "application/json", openapi::DOCUMENT)))
+            }
             Endpoint::Health => {
                 let reply = admin::health(&head.method, head.uri.path(), &self.readiness);
-                Ok(("served", reply.ok_or(Problem::UnknownPath)?))
+                Ok(Answered::other("served", reply.ok_or(Problem::UnknownPath)?))
             }
         }
+    }
+
+    async fn store(&self, request: CommitRequest, held: HeldBody) -> Result<Answered, Problem> {
+        let operation = request.first.operation();
+        Ok(stored(self.store.store(request, held).await?, operation))
     }
 
     /// A signed webhook becomes what is to be stored.
@@ -122,6 +150,7 @@ impl App {
         source: Source,
         head: &Parts,
         body: &mut Incoming,
+        trace: &RequestTrace,
     ) -> Result<(CommitRequest, HeldBody), Problem> {
         let held = receive(body, &self.bodies).await?;
         let arrival = Timestamp::now();
@@ -141,7 +170,7 @@ impl App {
             raw: held.bytes.clone(),
             email,
             first,
-            traceparent: traceparent(&head.headers),
+            traceparent: trace.traceparent,
         };
         Ok((request, held))
     }
@@ -152,6 +181,7 @@ impl App {
         access: &Access,
         head: &Parts,
         body: &mut Incoming,
+        trace: &RequestTrace,
     ) -> Result<(CommitRequest, HeldBody), Problem> {
         access.check_token(&head.headers)?;
         require_json(&head.headers)?;
@@ -165,7 +195,7 @@ impl App {
             raw: held.bytes.clone(),
             email,
             first,
-            traceparent: traceparent(&head.headers),
+            traceparent: trace.traceparent,
         };
         Ok((request, held))
     }
@@ -179,8 +209,14 @@ impl App {
     }
 }
 
+impl Answered {
+    fn other(outcome: &'static str, reply: Reply) -> Answered {
+        Answered { outcome, reply, stored: None }
+    }
+}
+
 /// The 200 after a commit.
-fn stored(answer: Answer) -> (&'static str, Reply) {
+fn stored(answer: Answer, operation: Operation) -> Answered {
     let (kind, email_id) = (answer.kind, answer.email_id);
     let body = json!({"status": kind.name(), "message": kind.message(), "email_id": email_id});
     let mut reply = reply(200, "application/json", body.to_string());
@@ -189,7 +225,7 @@ fn stored(answer: Answer) -> (&'static str, Reply) {
             .headers_mut()
             .insert(HeaderName::from_static("idempotent-replayed"), HeaderValue::from_static("true"));
     }
-    (kind.name(), reply)
+    Answered { outcome: kind.name(), reply, stored: Some((email_id, operation)) }
 }
 
 /// `application/json`, with or without parameters.
@@ -198,39 +234,4 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(Problem::UnsupportedMediaType) }
-}
-
-/// The W3C trace context, if it is one of version 00.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let lengths = [2, 32, 16, 2];
-    let parts: Vec<_> = text.split('-').collect();
-    let hex = |part: &&str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let shape = parts.len() == lengths.len()
-        && parts.iter().zip(lengths).all(|(part, length)| part.len() == length && hex(part));
-    (shape && parts.first() == Some(&"00")).then(|| text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_well_formed_traceparent_is_kept() {
-        let read = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("traceparent", HeaderValue::from_static(value));
-            traceparent(&headers)
-        };
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(read(good).as_deref(), Some(good));
-        for bad in [
-            "",
-            "00",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
 }

@@ -13,8 +13,9 @@ use crate::email::Email;
 use hyper::body::Bytes;
 use serde_json::Value;
 use shared::{
-    message::EmailId,
+    message::{EmailId, Operation},
     postgres::{Connection, is_transient, reason},
+    trace::TraceParent,
 };
 pub use statement::{Holder, holders, store};
 use statement::{TAKE_OVER, WEBHOOK_UNIQUE, deliveries, insert};
@@ -39,8 +40,8 @@ pub struct CommitRequest {
     pub email: Email,
     /// What is to be done with it first.
     pub first: FirstMessage,
-    /// The W3C trace context of the request.
-    pub traceparent: Option<String>,
+    /// The request's place in its trace, where the message goes on from.
+    pub traceparent: TraceParent,
 }
 
 impl CommitRequest {
@@ -75,6 +76,18 @@ pub enum FirstMessage {
         /// The last part of the email's idempotency key.
         key_hash: String,
     },
+}
+
+impl FirstMessage {
+    /// What it does.
+    #[must_use]
+    pub const fn operation(&self) -> Operation {
+        match self {
+            FirstMessage::Extraction => Operation::EmailExtraction,
+            FirstMessage::Fetch { .. } => Operation::EmailFetch,
+            FirstMessage::DebtUpdate { .. } => Operation::CreditorDebtUpdate,
+        }
+    }
 }
 
 /// Personal data: a `Debug` print shows the kind only.

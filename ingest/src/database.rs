@@ -3,10 +3,10 @@
 //! A Postgres that refuses connections answers quickly by itself. One that is silent (frozen, or behind a broken network) would hold
 //! each request for all of its time: [`Database::watch`] finds that out for all of them, and everybody is told at once until it answers again.
 
-use crate::{config::Config, problem::Problem};
+use crate::{config::Config, problem::Problem, telemetry::Full};
 use deadpool_postgres::{PoolError, TimeoutType};
 use shared::{
-    admin::Readiness,
+    admin::{Readiness, measure_pool},
     postgres::{self, Connection, Pool, PostgresError},
 };
 use std::{
@@ -33,6 +33,10 @@ const SILENCE: Duration = Duration::from_millis(2500);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// After the handlers have given up, workers leave a commit to itself and take the next.
 const WORKER_MARGIN: Duration = Duration::from_secs(1);
+
+/// Of the pool: connections by state, their limit, and who waits.
+const POOL_GAUGES: [&str; 3] =
+    ["ingest_pool_connections", "ingest_pool_connections_limit", "ingest_pool_waiting"];
 
 /// The pool.
 #[derive(Debug)]
@@ -86,7 +90,7 @@ impl Database {
         });
         match timeout(self.pool_wait + LATER, &mut getting).await {
             Ok(Ok(client)) => Ok(client),
-            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => Err(Problem::Overloaded),
+            Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => Err(Full::Pool.shed()),
             Ok(Err(
                 PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle)
                 | PoolError::Backend(_)
@@ -101,6 +105,11 @@ impl Database {
                 Err(Problem::Unavailable)
             }
         }
+    }
+
+    /// Tells the metrics how the pool is used.
+    pub fn measure(&self) {
+        measure_pool(&self.pool, POOL_GAUGES);
     }
 
     /// Ends when it is known that Postgres answers nobody.

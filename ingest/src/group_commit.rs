@@ -13,6 +13,7 @@ use crate::{
     poke::Poker,
     problem::Problem,
     request_body::HeldBody,
+    telemetry::Full,
 };
 use shared::{
     message::EmailId,
@@ -43,6 +44,7 @@ pub struct GroupCommit {
     queue: mpsc::UnboundedSender<Job>,
     /// The bound of the queue: one for each job until it is answered.
     places: Arc<Semaphore>,
+    rows: usize,
     closing: CancellationToken,
     tasks: TaskTracker,
     progress: Arc<Progress>,
@@ -121,9 +123,10 @@ impl GroupCommit {
         for _ in 0..workers {
             worker.tasks.spawn(worker.clone().run());
         }
-        let places = Arc::new(Semaphore::new(config.limits.queue_rows));
+        let rows = config.limits.queue_rows;
+        let places = Arc::new(Semaphore::new(rows));
         let Worker { closing, tasks, progress, .. } = worker;
-        GroupCommit { queue: sender, places, closing, tasks, progress }
+        GroupCommit { queue: sender, places, rows, closing, tasks, progress }
     }
 
     /// Puts a request into the queue. Its answer comes, whether or not anybody waits for it.
@@ -135,12 +138,18 @@ impl GroupCommit {
         request: CommitRequest,
         held: HeldBody,
     ) -> Result<oneshot::Receiver<Result<Answer, Problem>>, Problem> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Problem::Overloaded)?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| Full::Queue.shed())?;
         let (answer, answered) = oneshot::channel();
         let job = Job { request, submitted: Instant::now(), _held: held, _place: place, answer };
-        self.queue.send(job).map_err(|_| Problem::Overloaded)?; // the program ends
+        self.queue.send(job).map_err(|_| Full::Queue.shed())?; // the program ends
         self.progress.submitted.fetch_add(1, Relaxed);
         Ok(answered)
+    }
+
+    /// Requests without an answer yet.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.rows.saturating_sub(self.places.available_permits())
     }
 
     /// Tells, when asked now and then, whether the workers do their part: no job waits, or one was taken within `patience`. It has to be
@@ -171,7 +180,7 @@ impl Job {
 
     /// A repeat of what is stored, or other content under its name.
     fn answer_from(self, holder: &Holder) {
-        let answer = holder.answer(&self.request).map_err(|error| problem(&error, self.request.source));
+        let answer = holder.answer(&self.request).map_err(|error| problem(&error, Some(&self.request)));
         self.end(answer);
     }
 }
@@ -216,7 +225,8 @@ impl Worker {
     async fn carry(self, jobs: Vec<Job>) {
         metrics::histogram!("ingest_batch_rows").record(jobs.len() as f64);
         if let Some(job) = jobs.first() {
-            metrics::histogram!("ingest_queue_seconds").record(job.submitted.elapsed().as_secs_f64());
+            metrics::histogram!("ingest_queue_duration_seconds")
+                .record(job.submitted.elapsed().as_secs_f64());
         }
         let client = match self.database.client().await {
             Ok(client) => client,
@@ -231,7 +241,7 @@ impl Worker {
                 abandon(client).await;
                 break;
             };
-            metrics::histogram!("ingest_commit_seconds").record(began.elapsed().as_secs_f64());
+            metrics::histogram!("ingest_commit_duration_seconds").record(began.elapsed().as_secs_f64());
             match stored {
                 Ok(Stored::New(stored, holders)) => self.settle(part, &stored, holders),
                 Ok(Stored::Not(known)) => {
@@ -246,7 +256,7 @@ impl Worker {
                     parts.extend([rest, part]);
                 }
                 Err(error) if commit::may_be_a_rows_fault(&error) => self.each_alone(part),
-                Err(error) => end_all(part, &problem(&commit::classify(error), "several")),
+                Err(error) => end_all(part, &problem(&commit::classify(error), None)),
             }
             if client.is_closed() {
                 break;
@@ -329,7 +339,7 @@ impl Worker {
             abandon(client).await;
             return Err(Problem::OutcomeUnknown);
         };
-        let answer = result.map_err(|error| problem(&error, request.source))?;
+        let answer = result.map_err(|error| problem(&error, Some(request)))?;
         if answer.kind == AnswerKind::Accepted {
             self.poker.poke();
         }
@@ -402,17 +412,19 @@ fn end_all(part: Vec<Group>, problem: &Problem) {
     part.into_iter().flat_map(Group::into_jobs).for_each(|job| job.end(Err(problem.clone())));
 }
 
-/// What the client is told; what the operator has to know is logged here, once.
-fn problem(error: &CommitError, source: &str) -> Problem {
+/// What the client is told; what the operator has to know is logged here, once. None: several requests.
+fn problem(error: &CommitError, request: Option<&CommitRequest>) -> Problem {
+    let source = request.map_or("several", |request| request.source);
+    let trace_id = request.map(|request| tracing::field::display(request.traceparent.trace_id()));
     match error {
         CommitError::Mismatch => Problem::KeyReused,
         CommitError::RivalInFlight => Problem::RivalInFlight,
         CommitError::Unavailable(_) => {
-            tracing::warn!(%error, "not stored, or unknown whether stored; the sender is asked to repeat");
+            tracing::warn!(%error, source, trace_id, "not stored, or unknown whether stored; the sender is asked to repeat");
             Problem::OutcomeUnknown
         }
         CommitError::Refused(_) => {
-            tracing::error!(%error, source, "a request could not be stored");
+            tracing::error!(%error, source, trace_id, "a request could not be stored");
             Problem::Internal
         }
     }

@@ -9,6 +9,7 @@
 //! - [`store`]: the way to Postgres; [`group_commit`]: many requests, one commit; [`commit`]: THE transaction; [`database`]: the pool;
 //!   [`poke`]: wakes the relays after it
 //! - [`status`]: where a mail stands; [`openapi`]: the interface; [`problem`], [`problem_pages`]: every failure that a client can see
+//! - [`request_trace`]: what a request is called; [`telemetry`]: what is counted and logged of it
 //! - [`cli`], [`config`]: the command line
 
 pub mod access;
@@ -29,9 +30,11 @@ pub mod problem_pages;
 pub mod received_at;
 pub mod request_body;
 pub mod request_key;
+pub mod request_trace;
 pub mod server;
 pub mod source;
 pub mod status;
 pub mod store;
+pub mod telemetry;
 
 pub use server::start;

@@ -222,15 +222,16 @@ impl Problem {
         }
     }
 
-    /// The response.
+    /// The response to the request of this id.
     #[must_use]
-    pub fn reply(&self) -> Reply {
+    pub fn reply(&self, request_id: &str) -> Reply {
         let (status, name, title) = self.row();
         let mut document = json!({
             "type": format!("/problems/{name}"),
             "title": title,
             "status": status,
             "detail": self.detail(),
+            "request_id": request_id,
         });
         let member = if let Problem::InvalidPayload(errors) = self {
             let error = |error: &FieldError| json!({"pointer": error.pointer, "detail": error.detail});

@@ -1,6 +1,6 @@
 //! Taking in a request's body: within its size, its time, and one budget over all bodies at once.
 
-use crate::problem::Problem;
+use crate::{problem::Problem, telemetry::Full};
 use http_body_util::BodyExt;
 use hyper::{body::Body, body::Bytes, body::Incoming};
 use std::{sync::Arc, time::Duration};
@@ -24,6 +24,16 @@ pub struct BodyLimits {
     pub time: Duration,
     /// One permit per byte of all bodies in memory.
     pub budget: Arc<Semaphore>,
+    /// All permits.
+    pub budget_bytes: usize,
+}
+
+impl BodyLimits {
+    /// Bytes of the bodies in memory.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.budget_bytes.saturating_sub(self.budget.available_permits())
+    }
 }
 
 /// A whole body, and its part of the budget for as long as it is held.
@@ -68,8 +78,8 @@ pub async fn receive(body: &mut Incoming, limits: &BodyLimits) -> Result<HeldBod
 
 impl HeldBody {
     fn grow(&mut self, bytes: usize, budget: &Arc<Semaphore>) -> Result<(), Problem> {
-        let permits = u32::try_from(bytes).map_err(|_| Problem::Overloaded)?;
-        let more = budget.clone().try_acquire_many_owned(permits).map_err(|_| Problem::Overloaded)?;
+        let permits = u32::try_from(bytes).map_err(|_| Full::Bodies.shed())?;
+        let more = budget.clone().try_acquire_many_owned(permits).map_err(|_| Full::Bodies.shed())?;
         match &mut self.share {
             Some(share) => share.merge(more),
             None => self.share = Some(more),

@@ -7,6 +7,7 @@ use crate::{
     database::Database,
     poke::Poker,
     store::Store,
+    telemetry,
 };
 use hyper::{Request, body::Incoming};
 use listenfd::ListenFd;
@@ -83,7 +84,8 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
     };
     let (admin_listener, admin_address) = bind("INGEST_ADMIN_LISTEN", config.admin_listen).await?;
     let readiness = Readiness::waiting_for(&["postgres"]);
-    let metrics = admin::install_metrics();
+    let metrics = admin::install_metrics(telemetry::METRICS);
+    telemetry::begin(&config.access);
     let access = CurrentAccess::new(config.access.clone());
     let poker = Poker::default();
     let database = Database::over(&config)?;
@@ -103,6 +105,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
     let admin = serve_admin(
         admin_listener,
         config.limits.header_timeout,
+        app.clone(),
         readiness.clone(),
         metrics,
         background.clone(),
@@ -160,6 +163,7 @@ async fn serve_public(
         connections: config.limits.connections,
         header_timeout: config.limits.header_timeout,
         drain_timeout: config.limits.drain_timeout,
+        open: Some(telemetry::OPEN_CONNECTIONS),
     };
     let told = shutdown.clone();
     let leaving = tokio::spawn(async move {
@@ -174,13 +178,21 @@ async fn serve_public(
 async fn serve_admin(
     listener: TcpListener,
     header_timeout: Duration,
+    app: Arc<App>,
     readiness: Readiness,
     metrics: Option<PrometheusHandle>,
     end: CancellationToken,
 ) {
-    let limits =
-        Limits { connections: ADMIN_CONNECTIONS, header_timeout, drain_timeout: Duration::from_secs(1) };
+    let limits = Limits {
+        connections: ADMIN_CONNECTIONS,
+        header_timeout,
+        drain_timeout: Duration::from_secs(1),
+        open: None,
+    };
     let handler = move |request: Request<Incoming>| {
+        if request.uri().path() == admin::METRICS_PATH {
+            app.measure();
+        }
         let answer = admin::answer(request.method(), request.uri().path(), &readiness, metrics.as_ref());
         async move { answer }
     };

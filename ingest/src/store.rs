@@ -44,6 +44,18 @@ impl Store {
         self.commits.makes_progress(2 * self.handler_timeout + STANDSTILL_MARGIN)
     }
 
+    /// Requests without an answer yet.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.commits.depth()
+    }
+
+    /// Where they are stored.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// Hands the request to the group commit and waits for its answer as long as a handler may.
     ///
     /// # Errors

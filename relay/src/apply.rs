@@ -107,7 +107,7 @@ impl Apply {
                     let reason = "the same line stands before".to_owned();
                     receipts.push(self.receipt(number, "already", reason, Some(&update)));
                 }
-                Ok(update) => open.push(Open::new(number, update)),
+                Ok(update) => open.push(Open::new(number, None, update)),
             }
         }
         let means = Means { clients: &self.clients, guard: self.guard, context: None, is_dry: self.is_dry };

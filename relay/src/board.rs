@@ -2,6 +2,7 @@
 //!
 //! The lanes write the one and read the other; `heartbeat.rs` carries both to and from Postgres.
 
+use crate::outcome::Failure;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::message::Operation;
@@ -108,7 +109,7 @@ pub struct LaneEntry {
     /// Since the process began.
     pub counts: Counts,
     /// Why its breaker is open.
-    pub failure: Option<String>,
+    pub failure: Option<Failure>,
     /// When the lane said something last.
     pub seen: Instant,
 }
@@ -140,7 +141,7 @@ impl Default for Board {
 
 impl Board {
     /// A lane says what it is doing.
-    pub fn set(&self, operation: Operation, state: LaneState, failure: Option<String>) {
+    pub fn set(&self, operation: Operation, state: LaneState, failure: Option<Failure>) {
         self.change(operation, |lane| {
             if lane.state != state {
                 (lane.state, lane.since) = (state, Timestamp::now());
@@ -244,6 +245,7 @@ impl Paused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::FailureClass;
 
     #[test]
     fn nothing_may_be_claimed_before_the_first_look_at_what_is_paused() {
@@ -270,15 +272,13 @@ mod tests {
     #[test]
     fn a_lanes_state_keeps_its_beginning_and_its_counts() {
         let (board, operation) = (Board::default(), Operation::CreditorDebtUpdate);
-        board.set(operation, LaneState::SinkDown, Some("away".into()));
+        let away = |text: &str| Some(Failure::new(FailureClass::SinkDown, text));
+        board.set(operation, LaneState::SinkDown, away("away"));
         let since = board.lanes()[&operation].since;
         board.count(operation, Counts { claimed: 2, finished: 1, retried: 1, dead: 0 });
-        board.set(operation, LaneState::SinkDown, Some("still away".into()));
+        board.set(operation, LaneState::SinkDown, away("still away"));
         let lane = board.lanes()[&operation].clone();
-        assert_eq!(
-            (lane.since, lane.counts.claimed, lane.failure.as_deref()),
-            (since, 2, Some("still away"))
-        );
+        assert_eq!((lane.since, lane.counts.claimed, lane.failure), (since, 2, away("still away")));
         board.work(operation);
         assert_eq!(board.lanes()[&operation].state, LaneState::SinkDown, "a try is no success");
         board.recover(operation);

@@ -195,7 +195,7 @@ impl Heartbeat {
                 counts,
                 last_minute: counts.since(earlier(operation)),
                 low_water_mark: floors.get(operation.name()).copied().unwrap_or(0),
-                failure: lane.and_then(|lane| lane.failure.clone()),
+                failure: lane.and_then(|lane| lane.failure.as_ref()).map(ToString::to_string),
             }
         };
         let lanes =

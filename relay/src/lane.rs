@@ -3,6 +3,7 @@
 //! A lane holds no connection and no transaction while it applies, but for a turn (`turns.rs`). It claims nothing while its sink is away, and gives back what
 //! it can no longer finish in time.
 
+mod end;
 mod pipeline;
 mod summary;
 
@@ -61,7 +62,7 @@ impl Lane {
             match trouble {
                 Trouble::Postgres(_) => sleep_or(POSTGRES_PAUSE, &shutdown).await,
                 Trouble::Sink(failure) => {
-                    self.pipeline.show(LaneState::SinkDown, Some(failure.to_string()));
+                    self.pipeline.show(LaneState::SinkDown, Some(failure));
                     let has_gone_through = self.pipeline.take_through();
                     if has_gone_through {
                         self.breaker.succeeded();
@@ -96,7 +97,7 @@ impl Lane {
                 Ok(()) => self.breaker.half_open(),
                 Err(failure) => {
                     self.breaker.failed();
-                    self.pipeline.show(LaneState::SinkDown, Some(failure.to_string()));
+                    self.pipeline.show(LaneState::SinkDown, Some(failure.clone()));
                     self.pipeline.report(Err(&Trouble::Sink(failure)));
                 }
             }

@@ -2,7 +2,8 @@
 //!
 //! A message's way, top to bottom: [`lane`] wakes and claims through [`outbox`], [`operations`] applies it (reading a mail with
 //! [`mail_text`] and [`extraction`]; a debt update with [`matching`], [`write_guard`] and [`mongo`]), and [`outbox`] finishes it in
-//! one statement together with [`ledger`]. [`outcome`] says what follows from a failure, [`breaker`] what from an outage.
+//! one statement together with [`ledger`]. [`outcome`] says what follows from a failure, [`breaker`] what from an outage,
+//! [`telemetry`] what is measured.
 
 pub mod apply;
 pub mod audit;
@@ -40,6 +41,7 @@ pub mod review;
 pub mod review_mails;
 pub mod smtp;
 pub mod status;
+pub mod telemetry;
 pub mod turns;
 pub mod wake;
 pub mod workers;

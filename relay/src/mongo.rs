@@ -3,6 +3,7 @@
 //! What the driver (3.9) does not do for a raw command is done here: the write concern stands inside the command, the reply's
 //! writeErrors and writeConcernError are read (the call itself returns Ok with them), and every call has a timeout of its own.
 
+mod comment;
 mod document;
 mod failure;
 
@@ -10,6 +11,7 @@ use crate::{
     client::{Client, Identity},
     outcome::{Failure, FailureClass},
 };
+use comment::Comment;
 use document::{AS_READ, LIST, MARK, read_client, statement};
 pub use document::{EntryUpdate, Found};
 use failure::{class_of_code, classify, code_of, server_text, text_of};
@@ -21,6 +23,7 @@ use mongodb::{
     error::Error,
     options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
 };
+use shared::{message::MessageId, trace::TraceId};
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -47,6 +50,8 @@ const NAMES_PER_FIND: usize = 100;
 pub struct Clients {
     database: Database,
     collection: Collection<RawDocumentBuf>,
+    /// What its finds and updates are called in MongoDB's logs.
+    comment: Comment,
     /// Since when no call has succeeded; None after one that has.
     away_since: Arc<Mutex<Option<Timestamp>>>,
 }
@@ -73,7 +78,20 @@ impl Clients {
         options.connect_timeout.get_or_insert(SERVER_SELECTION);
         let database = mongodb::Client::with_options(options).map_err(unusable)?.database(database);
         let collection = database.collection("clients");
-        Ok(Clients { database, collection, away_since: Arc::default() })
+        let comment = Comment::by(application_name);
+        Ok(Clients { database, collection, comment, away_since: Arc::default() })
+    }
+
+    /// The same, whose commands name these messages and their traces.
+    #[must_use]
+    pub fn about(&self, messages: impl Iterator<Item = (MessageId, Option<TraceId>)>) -> Clients {
+        Clients { comment: self.comment.about(messages), ..self.clone() }
+    }
+
+    /// The same, whose commands name this as their reason.
+    #[must_use]
+    pub fn doing(&self, what: &str) -> Clients {
+        Clients { comment: Comment::by(what), ..self.clone() }
     }
 
     /// Whether a primary answers.
@@ -231,7 +249,8 @@ impl Clients {
             .find(filter)
             .projection(fields)
             .limit(FIND_LIMIT.try_into().unwrap_or(i64::MAX))
-            .max_time(SERVER_TIME);
+            .max_time(SERVER_TIME)
+            .comment(Bson::Document(self.comment.document().clone()));
         find = find.selection_criteria(primary).read_concern(ReadConcern::majority());
         if let Some(collation) = collation {
             find = find.collation(collation);
@@ -291,8 +310,11 @@ impl Clients {
                 || Failure::new(FailureClass::Permanent, "the entry holds a value that no filter can repeat");
             statements.push(statement(update).ok_or_else(unusable)?);
         }
+        let unnamed = |_| Failure::new(FailureClass::Permanent, "the comment of a command cannot be written");
+        let comment = RawDocumentBuf::try_from(self.comment.document()).map_err(unnamed)?;
         let command = rawdoc! {
             "update": self.collection.name(),
+            "comment": comment,
             "ordered": false,
             "maxTimeMS": i64::try_from(SERVER_TIME.as_millis()).unwrap_or(i64::MAX),
             "writeConcern": { "w": "majority", "j": true, "wtimeout": MAJORITY_TIME_MS },

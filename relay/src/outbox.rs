@@ -7,6 +7,7 @@ mod backlog;
 mod dead_letters;
 mod discard;
 mod finish;
+mod label;
 mod low_water_mark;
 
 use crate::{
@@ -20,15 +21,20 @@ pub use dead_letters::{
 };
 pub use discard::discard;
 pub use finish::{Receipt, finish, release};
+pub use label::Label;
 use low_water_mark::Found;
 pub use low_water_mark::LowWaterMark;
 use serde::de::DeserializeOwned;
-use shared::message::{EmailId, MessageId, Operation, Revision};
 use shared::{
     columns::{Typed, typed},
+    message::{EmailId, MessageId, Operation, Revision},
     postgres::Connection,
+    trace::TraceParent,
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Takes up to $4 messages of one operation. Hot ones walk the primary key over the ids $2 to $3; deferred ones that are due have
 /// `outbox_messages_deferred` and take at most a quarter of the batch. Each part is MATERIALIZED, else the planner may run it again
@@ -53,7 +59,7 @@ with due as materialized (
     from found where o.id = found.id
         and coalesce(o.id = (select min(id) from found where unfinished_claims >= $7), true)
     returning o.id, o.claim_count, o.aggregate_id, o.payload::text, o.retry_count, o.max_retries,
-        extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot
+        extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot, o.idempotency_key, o.traceparent
 )
 select claimed.*, highest.id from (select coalesce(max(id), 0) as id from outbox_messages) highest left join claimed on true";
 
@@ -71,6 +77,8 @@ pub struct Claim {
     payload: String,
     /// What its earlier attempts came to.
     pub past: Past,
+    /// What it is called in logs.
+    pub label: Arc<Label>,
     operation: Operation,
     claim_count: i64,
     is_hot: bool,
@@ -224,6 +232,12 @@ impl Finished {
         self.claim.id
     }
 
+    /// What the message is called in logs.
+    #[must_use]
+    pub fn label(&self) -> Arc<Label> {
+        self.claim.label.clone()
+    }
+
     /// Whether it will be found from its own id on again, and not by its time.
     #[must_use]
     pub fn returns_hot(&self) -> bool {
@@ -280,7 +294,7 @@ pub async fn claim(
             // A suspect is taken alone, with others left above and below it.
             hot: hot().min().zip(hot().max()).filter(|_| !is_suspect),
             may_have_more: is_suspect || i64::try_from(claims.len()) == Ok(limit),
-            highest: rows.first().map_or(0, |row| row.get(9)),
+            highest: rows.first().map_or(0, |row| row.get(11)),
         };
         mark.walked(walk, found, now.elapsed(), Instant::now());
         if !claims.is_empty() || !mark.is_behind() || began.elapsed() >= CLAIM_LOOK {
@@ -293,11 +307,21 @@ fn read_claim(row: &tokio_postgres::Row, operation: Operation) -> Option<Claim> 
     let id = row.get::<_, Option<MessageId>>(0)?;
     let missing_for =
         row.get::<_, Option<f64>>(6).and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+    // Every message is about a mail; an id that is none is none of a mail.
+    let email_id = row.get::<_, &str>(2).parse().unwrap_or(0);
+    let traceparent = row.get::<_, Option<&str>>(10).and_then(|text| text.parse::<TraceParent>().ok());
+    let label = Label {
+        message_id: id,
+        email_id,
+        operation,
+        idempotency_key: row.get(9),
+        trace_id: traceparent.map(TraceParent::trace_id),
+    };
     Some(Claim {
         id,
         claim_count: row.get(1),
-        // Every message is about a mail; an id that is none is none of a mail.
-        email_id: row.get::<_, &str>(2).parse().unwrap_or(0),
+        email_id,
+        label: Arc::new(label),
         operation,
         payload: row.get(3),
         past: Past {

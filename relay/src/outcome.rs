@@ -29,6 +29,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every one.
+    pub const ALL: [Outcome; 10] = [
+        Outcome::Applied,
+        Outcome::Already,
+        Outcome::Superseded,
+        Outcome::HeldForReview,
+        Outcome::Extracted,
+        Outcome::NotCreditorReply,
+        Outcome::Fetched,
+        Outcome::Sent,
+        Outcome::Discarded,
+        Outcome::StalePlan,
+    ];
+
     /// The name in the table.
     #[must_use]
     pub const fn name(self) -> &'static str {

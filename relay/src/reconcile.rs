@@ -202,6 +202,7 @@ fn count(report: &Report) {
     metrics::counter!("relay_reconcile_runs_total", "scope" => report.scope, "status" => report.status)
         .increment(1);
     metrics::counter!("relay_reconcile_repairs_total").increment(report.auto_repaired as u64);
+    metrics::counter!("relay_reconcile_failed_repairs_total").increment(report.failed_repairs as u64);
     if report.scope == Scope::All.name() && report.status == "completed" {
         #[expect(clippy::cast_precision_loss, reason = "a metric")]
         for drift in Drift::ALL {

@@ -11,9 +11,10 @@ use crate::{
     mongo::Clients,
     operations, pauses, reconcile,
     resend::Resend,
-    wake,
+    telemetry, wake,
     workers::Identity,
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
     admin::{self, Readiness},
     http::{Limits, serve},
@@ -60,11 +61,13 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     })?;
     let identity = Identity::of_this_process();
     tracing::info!(admin = %listener.local_addr()?, worker = identity.worker, "relay started");
+    let metrics = admin::install_metrics(telemetry::METRICS); // before the lanes look theirs up
     let readiness = Readiness::waiting_for(&["postgres", "mongodb"]);
     let wake = Arc::new(Notify::new());
 
     context.board.hold_all(); // until the first look at what is paused
     let operations: Vec<Operation> = configured(&context).collect();
+    telemetry::begin(&context, &operations, config.reconcile.is_some());
     let longest_lease =
         operations.iter().map(|operation| operations::limits_here(&context, *operation).lease).max();
     let patience = 2 * longest_lease.unwrap_or_default() + STANDSTILL_MARGIN;
@@ -73,6 +76,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
         let lane = Lane::new(*operation, context.clone(), identity.worker.clone(), readiness.clone());
         lanes.spawn(lane.run(wake.clone(), shutdown.clone()));
     }
+    let lanes_here = operations.clone();
     // Goes on while the lanes finish what they have.
     let (pool, board, stop) = (context.pool.clone(), context.board.clone(), CancellationToken::new());
     let lanes_work = {
@@ -91,8 +95,9 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let address = listener.local_addr()?;
     let console = Console::new(context.pool.clone(), history.clone(), config.console_tokens.clone(), address);
     tokio::spawn(history.run(context.pool.clone(), shutdown.clone()));
-    tokio::spawn(check_needs(context, readiness.clone(), shutdown.clone()));
-    let admin = tokio::spawn(serve_admin(listener, readiness, console, shutdown));
+    tokio::spawn(check_needs(context.clone(), readiness.clone(), shutdown.clone()));
+    let measure = move |readiness: &Readiness| telemetry::measure(&context, &lanes_here, readiness);
+    let admin = tokio::spawn(serve_admin(listener, readiness, metrics, measure, console, shutdown));
     process::notify_ready(); // a server that is away concerns /readyz: systemd would take the start for failed, and start it again and again
 
     let mut total = Summary::default();
@@ -184,6 +189,8 @@ async fn look_at_pauses(context: &Context) -> Result<(), Trouble> {
 async fn serve_admin(
     listener: TcpListener,
     readiness: Readiness,
+    metrics: Option<PrometheusHandle>,
+    measure: impl Fn(&Readiness) + Clone + Send + 'static,
     console: Console,
     shutdown: CancellationToken,
 ) {
@@ -191,9 +198,12 @@ async fn serve_admin(
         connections: 64,
         header_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(2),
+        open: None,
     };
-    let metrics = admin::install_metrics();
     serve(listener, limits, shutdown, move |request| {
+        if request.uri().path() == admin::METRICS_PATH {
+            measure(&readiness);
+        }
         let reply = admin::answer(request.method(), request.uri().path(), &readiness, metrics.as_ref());
         let console = console.clone();
         async move {

@@ -1,7 +1,9 @@
 //! Liveness, readiness and metrics: the admin listener of both programs.
 
 use crate::http::{Reply, reply};
+use crate::postgres::Pool;
 use hyper::Method;
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{
     collections::BTreeMap,
@@ -51,11 +53,56 @@ impl Readiness {
 const SECONDS_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
-/// Installs the process-wide metrics registry. Without one (a second call in a test process) metrics are not kept.
+/// Of every histogram that counts rows or messages of a batch.
+const SIZE_BUCKETS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// The path of the metrics.
+pub const METRICS_PATH: &str = "/metrics";
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// In the buckets of its unit, which its name ends in.
+    Histogram,
+}
+
+/// A metric: what it is, its name, its help.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric(pub Kind, pub &'static str, pub &'static str);
+
+/// Installs the process-wide metrics registry and describes what will be in it. Handles that were made before count nothing. Without
+/// a registry (a second call in a test process) metrics are not kept.
 #[must_use]
-pub fn install_metrics() -> Option<PrometheusHandle> {
-    let seconds = Matcher::Suffix("_seconds".into());
-    PrometheusBuilder::new().set_buckets_for_metric(seconds, &SECONDS_BUCKETS).ok()?.install_recorder().ok()
+pub fn install_metrics(metrics: &[Metric]) -> Option<PrometheusHandle> {
+    let of = |suffix: &str| Matcher::Suffix(suffix.into());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(of("_seconds"), &SECONDS_BUCKETS).ok()?;
+    let builder = builder.set_buckets_for_metric(of("_rows"), &SIZE_BUCKETS).ok()?;
+    let builder = builder.set_buckets_for_metric(of("_messages"), &SIZE_BUCKETS).ok()?;
+    let handle = builder.install_recorder().ok()?;
+    for Metric(kind, name, help) in metrics {
+        match kind {
+            Kind::Counter => describe_counter!(*name, *help),
+            Kind::Gauge => describe_gauge!(*name, *help),
+            Kind::Histogram => describe_histogram!(*name, *help),
+        }
+    }
+    Some(handle)
+}
+
+/// Tells how a pool is used, by its gauges: connections by state, their limit, and who waits for one.
+pub fn measure_pool(pool: &Pool, [connections, limit, waiting]: [&'static str; 3]) {
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let float = |count: usize| count as f64;
+    let status = pool.status();
+    let idle = status.available.min(status.size);
+    metrics::gauge!(connections, "state" => "in_use").set(float(status.size - idle));
+    metrics::gauge!(connections, "state" => "idle").set(float(idle));
+    metrics::gauge!(limit).set(float(status.max_size));
+    metrics::gauge!(waiting).set(float(status.waiting));
 }
 
 /// Answers /livez and /readyz; None for every other path.
@@ -91,7 +138,7 @@ pub fn answer(
         return reply;
     }
     match (path, metrics) {
-        ("/metrics", Some(metrics)) => reply(200, "text/plain; version=0.0.4", metrics.render()),
+        (METRICS_PATH, Some(metrics)) => reply(200, "text/plain; version=0.0.4", metrics.render()),
         _ => reply(404, "text/plain", "this listener serves /livez, /readyz and /metrics\n"),
     }
 }

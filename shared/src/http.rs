@@ -5,6 +5,7 @@
 use http_body_util::Full;
 use hyper::{Request, Response, body::Bytes, body::Incoming, header, service::service_fn};
 use hyper_util::{rt::TokioIo, rt::TokioTimer, server::graceful::GracefulShutdown};
+use metrics::Gauge;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time};
 use tokio_io_timeout::TimeoutStream;
@@ -26,6 +27,24 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// After the shutdown token: how long open requests may take to end.
     pub drain_timeout: Duration,
+    /// The gauge that counts the open connections, if one does.
+    pub open: Option<&'static str>,
+}
+
+/// An open connection, as long as it is.
+struct Open(Gauge);
+
+impl Open {
+    fn counted(gauge: Gauge) -> Open {
+        gauge.increment(1);
+        Open(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
 }
 
 /// After the shutdown token: how long a client with an open connection may still send its next request. It is answered, and told that
@@ -39,6 +58,7 @@ where
     F: Future<Output = Reply> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let open = limits.open.map_or_else(Gauge::noop, |name| metrics::gauge!(name));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     // hyper's header timeout does nothing without a timer, and its buffer may otherwise grow to 400 KiB for each connection.
@@ -75,10 +95,11 @@ where
             }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let open = Open::counted(open.clone());
         tokio::spawn(async move {
             // A connection's end, good or bad, concerns its client only.
             let _ = connection.await;
-            drop(slot);
+            drop((slot, open));
         });
     }
     drop(listener); // refuse new connections before waiting for the open ones; they wait where the service manager holds the socket

@@ -6,7 +6,7 @@
 //! - [`money`]: exact amounts
 //! - [`postgres`]: pool, migrations, transient errors; [`columns`]: rows as parameters
 //! - [`http`]: the accept loop; [`admin`]: liveness, readiness, metrics
-//! - [`process`]: logs, secrets, signals; [`bearer`]: tokens
+//! - [`process`]: logs, secrets, signals; [`trace`]: trace context; [`bearer`]: tokens
 
 pub mod admin;
 pub mod bearer;
@@ -18,3 +18,4 @@ pub mod money;
 pub mod outbox;
 pub mod postgres;
 pub mod process;
+pub mod trace;

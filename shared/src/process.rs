@@ -118,7 +118,12 @@ pub fn start_logging(format: LogFormat) {
     // A second call, in a test process, changes nothing.
     let _ = match format {
         LogFormat::Json => {
-            registry.with(layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+            let lines = json_subscriber::layer()
+                .flatten_event(true)
+                .flatten_current_span_on_top_level(true)
+                .with_current_span(false)
+                .with_span_list(false);
+            registry.with(lines.with_writer(std::io::stderr)).try_init()
         }
         LogFormat::Text => {
             let ansi = std::io::stderr().is_terminal();

@@ -190,7 +190,7 @@ fn columns_of<'a>(requests: &[&'a CommitRequest], firsts: &[&'a FirstRow<'a>]) -
         column(firsts, |first| first.operation.aggregate_type()),
         column(firsts, |first| first.payload.as_ref()),
         column(firsts, |first| first.stamped),
-        column(requests, |request| request.traceparent.as_deref()),
+        column(requests, |request| request.traceparent.to_string()),
     ]
 }
 
@@ -208,7 +208,7 @@ impl FirstRow<'_> {
     fn of(first: &FirstMessage) -> FirstRow<'_> {
         match first {
             FirstMessage::Extraction => FirstRow {
-                operation: Operation::EmailExtraction,
+                operation: first.operation(),
                 payload: Cow::Owned(json!({})),
                 stamped: false,
                 processing_status: "received",
@@ -216,7 +216,7 @@ impl FirstRow<'_> {
                 key_hash: None,
             },
             FirstMessage::Fetch { provider_id } => FirstRow {
-                operation: Operation::EmailFetch,
+                operation: first.operation(),
                 payload: Cow::Owned(json!({ "provider_id": provider_id })),
                 stamped: false,
                 processing_status: "received",
@@ -224,7 +224,7 @@ impl FirstRow<'_> {
                 key_hash: None,
             },
             FirstMessage::DebtUpdate { payload, extracted_data, key_hash } => FirstRow {
-                operation: Operation::CreditorDebtUpdate,
+                operation: first.operation(),
                 payload: Cow::Borrowed(payload),
                 stamped: true,
                 processing_status: "extracted",

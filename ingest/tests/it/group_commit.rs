@@ -35,7 +35,7 @@ fn request(key: &str, body: String) -> CommitRequest {
         email: zendesk::parse(body.as_bytes(), jiff::Timestamp::now()).unwrap(),
         raw: body.into(),
         first: FirstMessage::Extraction,
-        traceparent: None,
+        traceparent: shared::trace::TraceParent::root(),
     }
 }
 

@@ -151,6 +151,7 @@ impl Answer {
         assert_eq!(json["type"], format!("/problems/{name}"), "{self:?}");
         assert_eq!(json["status"], status);
         assert!(json["title"].is_string() && json["detail"].is_string());
+        assert_eq!(json["request_id"], self.headers["x-request-id"].to_str().unwrap());
         assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 409 | 503), "{self:?}");
         json
     }

@@ -179,7 +179,7 @@ async fn the_lock_wait_ends_with_its_transaction_and_never_stays_on_the_connecti
         raw: body.clone().into(),
         email: zendesk::parse(body.as_bytes(), arrival).unwrap(),
         first: FirstMessage::Extraction,
-        traceparent: None,
+        traceparent: shared::trace::TraceParent::root(),
     };
     let limits = CommitLimits { lock_wait: Duration::from_millis(50), key_lifetime: Duration::from_secs(60) };
     let lock_timeout =

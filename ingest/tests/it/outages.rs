@@ -240,7 +240,7 @@ async fn a_schema_that_does_not_fit_is_named_and_no_value_is() {
         email: ingest::source::zendesk::parse(&body, jiff::Timestamp::now()).unwrap(),
         raw: body.into(),
         first: FirstMessage::Extraction,
-        traceparent: None,
+        traceparent: shared::trace::TraceParent::root(),
     };
     let limits = CommitLimits { lock_wait: PATIENCE, key_lifetime: PATIENCE };
     for (change, words) in [

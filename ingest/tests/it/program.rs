@@ -392,8 +392,16 @@ async fn the_program_serves_counts_and_ends_with_0_on_sigterm() {
         "ingest_requests_total{source=\"zendesk\",outcome=\"accepted\"} 1",
         "ingest_requests_total{source=\"zendesk\",outcome=\"duplicate\"} 1",
         "ingest_requests_total{source=\"none\",outcome=\"not-found\"} 1",
-        "ingest_commit_seconds_count 2",
-        "# TYPE ingest_commit_seconds histogram",
+        "ingest_commit_duration_seconds_count 2",
+        "# TYPE ingest_commit_duration_seconds histogram",
+        "ingest_request_duration_seconds_count{source=\"zendesk\"} 2",
+        "ingest_duplicates_total{source=\"zendesk\"} 1",
+        "ingest_signature_failures_total{source=\"zendesk\",reason=\"wrong\"} 0",
+        "ingest_shed_total{reason=\"queue\"} 0",
+        "ingest_queue_depth 0",
+        "ingest_queue_bytes 0",
+        "ingest_pool_connections{state=\"in_use\"} 0",
+        "ingest_ready 1",
     ] {
         assert!(metrics.contains(line), "{line} is missing: {metrics}");
     }

@@ -4,13 +4,14 @@
 //! applied, waiting to be finished, finished), some 4,000 messages of 4 KiB, and a few small ones. When finishing lags, nothing
 //! more is applied, then nothing claimed. The first trouble stops the claims; what is in flight is finished or given back.
 
-use super::{POSTGRES_PAUSE, Summary, Trouble};
+use super::{POSTGRES_PAUSE, Summary, Trouble, end::End};
 use crate::{
     board::{Counts, LaneState},
     context::{Context, InFlight},
     operations::{self, Limits},
-    outbox::{self, Claim, Finished, LowWaterMark, Receipt},
+    outbox::{self, Claim, Finished, Label, LowWaterMark, Receipt},
     outcome::{Failure, Transition},
+    telemetry::{self, Counted, LaneMetrics},
     turns::LARGE,
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -20,7 +21,11 @@ use shared::{
     postgres::{abandon, pool_reason, reason},
 };
 use std::{
-    sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -67,25 +72,26 @@ pub(super) struct Pipeline {
     returned: AtomicI64,
     /// One finish after the other.
     finishing: Mutex<()>,
+    metrics: LaneMetrics,
 }
 
 /// A claimed batch on its way.
 struct Batch {
     claims: Vec<Claim>,
     lease_end: Instant,
-    in_flight: InFlight,
+    in_flight: (InFlight, Counted),
 }
 
 /// A batch after its apply.
 struct Applied {
     finished: Vec<Finished>,
     lease_end: Instant,
-    in_flight: InFlight,
+    in_flight: (InFlight, Counted),
 }
 
 /// A batch after its finish.
 struct Ended {
-    transitions: Vec<(MessageId, Transition)>,
+    transitions: Vec<(Arc<Label>, Transition)>,
     receipt: Receipt,
     has_next: bool,
 }
@@ -100,8 +106,19 @@ impl Pipeline {
         let limits = operations::limits_here(&context, operation);
         let (size, returned) = (AtomicI64::new(limits.batch), AtomicI64::new(MessageId::MAX));
         let through = AtomicBool::new(false);
-        let finishing = Mutex::new(());
-        Pipeline { operation, limits, context, worker, readiness, size, through, returned, finishing }
+        let (finishing, metrics) = (Mutex::new(()), LaneMetrics::of(operation));
+        Pipeline {
+            operation,
+            limits,
+            context,
+            worker,
+            readiness,
+            size,
+            through,
+            returned,
+            finishing,
+            metrics,
+        }
     }
 
     /// Works until there is trouble, the token is cancelled, or (with [`WhenIdle::End`]) nothing is due.
@@ -134,7 +151,7 @@ impl Pipeline {
     }
 
     /// Tells the board what the lane is doing.
-    pub(super) fn show(&self, state: LaneState, failure: Option<String>) {
+    pub(super) fn show(&self, state: LaneState, failure: Option<Failure>) {
         self.context.board.set(self.operation, state, failure);
     }
 
@@ -176,15 +193,17 @@ impl Pipeline {
                 continue;
             }
             mark.lower(self.returned.swap(MessageId::MAX, Relaxed));
-            let lease_end = Instant::now() + self.limits.lease;
+            let began = Instant::now();
+            let lease_end = began + self.limits.lease;
             let claims = self.claim(mark).await.inspect_err(|_| stop.cancel())?;
             if !claims.is_empty() {
                 self.context.board.work(self.operation);
+                let counted = self.metrics.claimed(claims.len(), began.elapsed());
                 if claims.iter().any(Claim::is_suspect) {
                     drop(in_flight);
                     in_flight = self.context.alone_in_flight().await;
                 }
-                slot.send(Batch { claims, lease_end, in_flight });
+                slot.send(Batch { claims, lease_end, in_flight: (in_flight, counted) });
                 idle = IDLE_FIRST;
             } else if mark.is_behind() {
                 self.touch();
@@ -287,6 +306,7 @@ impl Pipeline {
         }
         let finished = operations::apply(&self.context, self.operation, claims, began + apply).await;
         let took = began.elapsed();
+        self.metrics.apply.record(took);
         let is_done = |finished: &Finished| matches!(finished.transition, Transition::Done(_));
         if !stop.is_cancelled() && finished.iter().any(is_done) {
             self.through.store(true, Relaxed);
@@ -307,7 +327,7 @@ impl Pipeline {
         let _turn = self.finishing.lock().await;
         let began = Instant::now();
         let transitions: Vec<_> =
-            finished.iter().map(|finished| (finished.id(), finished.transition.clone())).collect();
+            finished.iter().map(|finished| (finished.label(), finished.transition.clone())).collect();
         let returned = finished.iter().filter(|finished| finished.returns_hot()).map(Finished::id).min();
         let has_next = finished.iter().any(|finished| finished.next.is_some());
         let mut receipt = Receipt::default();
@@ -337,6 +357,7 @@ impl Pipeline {
             sleep(POSTGRES_PAUSE).await;
         }
         drop(in_flight);
+        self.metrics.finish.record(began.elapsed());
         self.returned.fetch_min(returned.unwrap_or(MessageId::MAX), Relaxed);
         tracing::debug!(operation = self.operation.name(), count = transitions.len(), took = ?began.elapsed(), "finished");
         Ok(Ended { transitions, receipt, has_next })
@@ -353,31 +374,24 @@ impl Pipeline {
 
     fn count(&self, Ended { transitions, receipt, .. }: &Ended, summary: &mut Summary) {
         let (before, mut finished) = (*summary, 0);
+        let mut ends: BTreeMap<&'static str, u64> = BTreeMap::new();
         summary.claimed += u64::try_from(transitions.len()).unwrap_or(u64::MAX);
-        for (id, transition) in transitions {
-            let name = if receipt.released.contains(id) {
-                summary.given_back += 1;
-                tracing::warn!(
-                    message_id = id,
-                    "its finish waits for a lock that another session holds: later again"
-                );
-                "given_back"
-            } else if !receipt.committed.contains(id) {
-                tracing::warn!(
-                    message_id = id,
-                    "its lease ended before the finish: another worker has it, or Postgres' reply was lost"
-                );
-                "lease_lost"
-            } else if receipt.refused.contains(id) {
-                summary.dead += 1;
-                tracing::error!(message_id = id, "dead: the database refused its finish");
-                "dead"
-            } else {
-                summary.count(transition);
-                finished += u64::from(matches!(transition, Transition::Done(_)));
-                log_failure(*id, transition)
-            };
-            metrics::counter!("relay_messages_total", "operation" => self.operation.name(), "outcome" => name).increment(1);
+        for (label, transition) in transitions {
+            let end = End::of(label.message_id, transition, receipt);
+            match end {
+                End::Released => summary.given_back += 1,
+                End::LeaseLost => {}
+                End::Refused => summary.dead += 1,
+                End::As(transition) => {
+                    summary.count(transition);
+                    finished += u64::from(matches!(transition, Transition::Done(_)));
+                }
+            }
+            *ends.entry(end.name()).or_default() += 1;
+            end.log(label);
+        }
+        for (name, count) in ends {
+            telemetry::ended(self.operation, name, count);
         }
         let counts = Counts {
             claimed: summary.claimed - before.claimed,
@@ -386,29 +400,5 @@ impl Pipeline {
             dead: summary.dead - before.dead,
         };
         self.context.board.count(self.operation, counts);
-    }
-}
-
-/// The outcome's name for the metric; what went wrong is logged here, once.
-fn log_failure(id: MessageId, transition: &Transition) -> &'static str {
-    match transition {
-        Transition::Done(outcome) => outcome.name(),
-        Transition::Retry(_, failure) => {
-            tracing::warn!(message_id = id, %failure, "will be tried again");
-            "retried"
-        }
-        Transition::Parked(_, failure) => {
-            tracing::info!(message_id = id, %failure, "parked");
-            "parked"
-        }
-        Transition::Postponed(_, failure) => {
-            tracing::warn!(message_id = id, %failure, "later again");
-            "given_back"
-        }
-        Transition::GivenBack(_) => "given_back",
-        Transition::Dead(failure) => {
-            tracing::error!(message_id = id, %failure, "dead: a person has to look");
-            "dead"
-        }
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
                 finished.push(claim.failed(failure, 0));
             }
             Ok(update) => {
-                let open = Open::new(claim.id, update);
+                let open = Open::new(claim.id, claim.label.trace_id, update);
                 held.insert(claim.id, claim);
                 let at = usize::try_from(open.client_hash() % PARTS).unwrap_or(0);
                 if let Some(part) = parts.get_mut(at) {

@@ -9,6 +9,7 @@ use crate::{
 use futures_util::{StreamExt as _, stream};
 use std::sync::OnceLock;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// A letter for one message.
 pub(super) struct Post {
@@ -22,8 +23,8 @@ pub(super) struct Post {
 pub(super) async fn deliver(mailer: &Mailer, posts: Vec<Post>, deadline: Instant) -> Vec<Finished> {
     let trouble: OnceLock<Failure> = OnceLock::new();
     let send = |Post { claim, letter, key }| {
-        let trouble = &trouble;
-        async move {
+        let (trouble, span) = (&trouble, claim.label.span());
+        let sending = async move {
             if let Some(failure) = trouble.get() {
                 return claim.failed(failure.clone(), 0);
             }
@@ -39,7 +40,8 @@ pub(super) async fn deliver(mailer: &Mailer, posts: Vec<Post>, deadline: Instant
                     claim.failed(failure, 0)
                 }
             }
-        }
+        };
+        sending.instrument(span)
     };
     stream::iter(posts).map(send).buffer_unordered(CONCURRENCY).collect().await
 }

@@ -21,6 +21,7 @@ use shared::{
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
@@ -69,7 +70,7 @@ async fn by_rules(mails: Vec<(Claim, StoredMail)>, deadline: Instant) -> Vec<Fin
             let entities = rules::extract(&cleaned.as_mail());
             Ok((cleaned, entities))
         });
-        finished.push(match read.await {
+        finished.push(match read.instrument(claim.label.span()).await {
             Ok((cleaned, entities)) => store(claim, cleaned, entities),
             Err(failure) => claim.failed(failure, 0),
         });
@@ -84,9 +85,10 @@ async fn by_model(
     mails: Vec<(Claim, StoredMail)>,
     deadline: Instant,
 ) -> Vec<Finished> {
-    let asked = mails
-        .into_iter()
-        .map(|(claim, mail)| async move { (claim, ask(context, model, mail, deadline).await) });
+    let asked = mails.into_iter().map(|(claim, mail)| async move {
+        let span = claim.label.span();
+        (claim, ask(context, model, mail, deadline).instrument(span).await)
+    });
     let asked = join_all(asked).await;
     let stumbled = asked.iter().any(|(_, read)| matches!(read, Err(Unread::NoAnswer(_))));
     let has_answered =

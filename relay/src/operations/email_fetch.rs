@@ -12,6 +12,7 @@ use crate::{
 use serde_json::json;
 use shared::message::{EmailExtraction, EmailFetch, Operation, Revision};
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 /// One request after the other, so that a failure that looks like an outage has later requests to be judged by: if one of them is
 /// answered, the provider was there, and the failure is the mail's own, which is counted. If none is, it is an outage, and all but
@@ -34,7 +35,7 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
                 continue;
             }
         };
-        match fetch(resend, &provider_id, deadline).await {
+        match fetch(resend, &provider_id, deadline).instrument(claim.label.span()).await {
             None => finished.push(claim.give_back()),
             Some(Err(failure)) if failure.class.is_the_sinks() => {
                 is_away = resend.ready().is_err().then(|| failure.clone());
@@ -81,7 +82,7 @@ async fn fetch(resend: &Resend, provider_id: &str, deadline: Instant) -> Option<
 
 fn store(claim: Claim, Received { parts, cut }: Received) -> Finished {
     for part in cut {
-        tracing::warn!(email_id = claim.email_id, part, "longer than what is kept of a mail: cut");
+        claim.label.span().in_scope(|| tracing::warn!(part, "longer than what is kept of a mail: cut"));
     }
     let payload = EmailExtraction { email_id: claim.email_id };
     let next = claim.next(Operation::EmailExtraction, Revision::FIRST, json!(payload));

@@ -111,9 +111,10 @@ struct Documents {
 /// The documents of these clients. What is too much for one find is halved.
 async fn find(context: &Context, ids: &[&str]) -> Result<Documents, Stop> {
     let mut documents = Documents { found: Vec::new(), unread: HashSet::new() };
+    let clients = context.clients.doing("relay reconciliation");
     let mut parts = vec![ids];
     while let Some(part) = parts.pop() {
-        match context.clients.find_by_ids(part).await {
+        match clients.find_by_ids(part).await {
             Ok(found) => documents.found.extend(found),
             Err(failure) if failure.class != FailureClass::Permanent => return Err(Stop::MongoAway(failure)),
             Err(_) => match part {

@@ -74,7 +74,8 @@ impl Provider {
         let provider = Provider { acts: Arc::default(), asked: Arc::default(), url, _end: end };
         let (acts, asked) = (provider.acts.clone(), provider.asked.clone());
         let time = Duration::from_secs(60);
-        let limits = Limits { connections: 100, header_timeout: time, drain_timeout: Duration::ZERO };
+        let limits =
+            Limits { connections: 100, header_timeout: time, drain_timeout: Duration::ZERO, open: None };
         tokio::spawn(serve(listener, limits, shutdown, move |request| {
             act(acts.clone(), asked.clone(), request)
         }));

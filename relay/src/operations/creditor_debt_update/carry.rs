@@ -25,6 +25,8 @@ use tokio::time::{Instant, timeout_at};
 const ROUNDS: usize = 3;
 /// Statements of one update command: some 500 KiB, far from the 16 MiB that a command may have.
 const STATEMENTS: usize = 500;
+/// Messages that a line of the log names.
+const NAMED: usize = 20;
 /// For one look into the ledger.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -107,7 +109,8 @@ async fn carry(
             }
             // The next round finds out what became of it; if there is none, the fence makes the repeat safe.
             Err(failure) if failure.class == FailureClass::UnknownOutcome && open.iter().any(|m| m.sent) => {
-                tracing::warn!(%failure, "looking again");
+                let messages: Vec<MessageId> = open.iter().map(|message| message.id).take(NAMED).collect();
+                tracing::warn!(%failure, ?messages, count = open.len(), "looking again");
                 (last, is_unsettled) = (Err(failure), true);
             }
             Err(failure) => return Err(failure),
@@ -138,6 +141,10 @@ async fn round(
     means: Means<'_>,
     open: &mut [Open],
 ) -> Result<HashMap<MessageId, Result<Verdict, Failure>>, Failure> {
+    // Without a context there are no messages: what an update is called there is the number of its line.
+    let named = |_| means.clients.about(open.iter().map(|message| (message.id, message.trace_id)));
+    let clients = means.context.map_or_else(|| means.clients.clone(), named);
+    let means = Means { clients: &clients, ..means };
     let found = find(means.clients, open).await?;
     let documents = Documents::new(&found);
     let targets: Vec<Result<Target<'_>, Box<Step>>> =

@@ -12,6 +12,7 @@ use serde_json::json;
 use shared::{
     message::{CreditorDebtUpdate, Expected, MessageId, Origin},
     money::Amount,
+    trace::TraceId,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,6 +26,7 @@ pub(super) type Marks = HashMap<(String, String), LedgerMark>;
 pub(crate) struct Open {
     /// Its message, or whatever tells it from the others of its round.
     pub(crate) id: MessageId,
+    pub(crate) trace_id: Option<TraceId>,
     pub(crate) update: CreditorDebtUpdate,
     pub(super) keys: ClientKeys,
     /// Sent in an earlier round: its stamp in the entry is this attempt's doing.
@@ -38,9 +40,9 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    pub(crate) fn new(id: MessageId, update: CreditorDebtUpdate) -> Open {
+    pub(crate) fn new(id: MessageId, trace_id: Option<TraceId>, update: CreditorDebtUpdate) -> Open {
         let keys = matching::client_keys(&update);
-        Open { id, update, keys, sent: false, seen: None, raced: false, refused: None }
+        Open { id, trace_id, update, keys, sent: false, seen: None, raced: false, refused: None }
     }
 
     /// Equal for messages that name their client alike.
