@@ -209,12 +209,13 @@ pub async fn commit(
 }
 
 impl Holder {
-    /// The request that stored it has the same content, or it has not.
+    /// The request that stored it has the same content, or it has not. Where that content is unknown, the key alone says that it is a
+    /// repeat: what was sent to the replaced service is not to be processed twice.
     ///
     /// # Errors
     /// [`CommitError::Mismatch`].
     pub fn answer(&self, request: &CommitRequest) -> Result<Answer, CommitError> {
-        if self.fingerprint == request.fingerprint {
+        if self.fingerprint.is_none_or(|fingerprint| fingerprint == request.fingerprint) {
             Ok(Answer { kind: AnswerKind::Duplicate, email_id: self.email_id })
         } else {
             Err(CommitError::Mismatch)

@@ -297,7 +297,7 @@ impl Worker {
         for group in part {
             if let Some(email_id) = stored.get(&group.key) {
                 let Group { first, repeats, .. } = group;
-                let fingerprint = first.request.fingerprint;
+                let fingerprint = Some(first.request.fingerprint);
                 first.end(Ok(Answer { kind: AnswerKind::Accepted, email_id: *email_id }));
                 let holder = Holder { fingerprint, email_id: *email_id, is_expired: false };
                 repeats.into_iter().for_each(|job| job.answer_from(&holder));

@@ -7,6 +7,7 @@ mod correct;
 mod dead_letters;
 mod explain;
 mod extract;
+mod import_legacy;
 mod moment;
 mod pause;
 mod reconcile;
@@ -60,6 +61,8 @@ enum Command {
     Correct(correct::Correct),
     /// Make new messages from what is known of the selected mails now
     Replay(replay::Replay),
+    /// Take over mails, keys and unfinished messages of the service that this one replaces; changes nothing without --apply
+    ImportLegacy(import_legacy::ImportLegacy),
     /// Break glass: write debt updates, given as JSON lines, to MongoDB without Postgres
     Apply(apply::Apply),
     /// Mails that wait for a person's decision
@@ -190,6 +193,7 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Correct(correct) => correct.run(cli.json, &cli.settings).await,
         Command::Replay(replay) => replay.run(cli.json, &cli.settings).await,
         Command::Apply(apply) => apply.run(cli.json, &cli.settings).await,
+        Command::ImportLegacy(import) => import.run(cli.json, &cli.settings).await,
         Command::Migrate => match cli.settings.postgres_itself() {
             Ok(url) => migrate(cli.json, &url).await.map(|()| ExitCode::SUCCESS),
             Err(problem) => return bad_configuration(&[problem]),
@@ -285,6 +289,7 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
         | Command::Correct(_)
         | Command::Replay(_)
         | Command::Apply(_)
+        | Command::ImportLegacy(_)
         | Command::Reconcile(_)
         | Command::Audit(_)
         | Command::CheckConfig => {}

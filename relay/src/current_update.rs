@@ -12,8 +12,7 @@ use shared::message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Revisio
 use tokio_postgres::GenericClient;
 
 /// Holds the mail's row, so that of two people one goes first. By primary key.
-const LOCK: &str =
-    "select from_email, received_at, extracted_data from incoming_emails where id = $1 for update";
+const LOCK: &str = "select from_email, received_at, extracted_data, legacy_id is not null from incoming_emails where id = $1 for update";
 
 /// The mail's debt update of the highest stamp, by the unique index on `idempotency_key` and, for those that a person or a repair has
 /// made, through `decisions_email` by primary key.
@@ -46,6 +45,8 @@ pub struct Mail {
     received_at: Timestamp,
     /// What was read in it; None = nobody has read it.
     pub extracted_data: Option<Value>,
+    /// Whether it comes from the replaced service, whose writes carry no mark.
+    pub is_imported: bool,
 }
 
 /// A mail's newest debt update.
@@ -75,6 +76,7 @@ pub async fn lock(
         from_email: row.get(0),
         received_at: row.get(1),
         extracted_data: row.get(2),
+        is_imported: row.get(3),
     }))
 }
 

@@ -23,6 +23,7 @@ pub mod extraction;
 pub mod heartbeat;
 pub mod lane;
 pub mod ledger;
+pub mod legacy;
 pub mod letters;
 pub mod mail_text;
 pub mod maintenance;

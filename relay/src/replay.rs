@@ -6,6 +6,7 @@
 use crate::{
     current_update::{self, CurrentError, Mail},
     debt_update,
+    legacy::IMPORTED,
     matching::spellings,
     operator,
 };
@@ -228,7 +229,7 @@ async fn replay_mail(
         return Ok(skipped(email_id, "it is not there any more"));
     };
     let planned = match mail.extracted_data {
-        None => unread(&transaction, email_id).await?,
+        None => unread(&transaction, email_id, mail.is_imported).await?,
         Some(_) => read(&transaction, email_id, &mail).await?,
     };
     let (operation, payload) = match planned {
@@ -261,11 +262,15 @@ async fn replay_mail(
 type Planned = Result<(Operation, Value), String>;
 
 /// A mail that nobody has read is to be read; but not before its body is there.
-async fn unread(transaction: &Transaction<'_>, email_id: EmailId) -> Result<Planned, CurrentError> {
+async fn unread(
+    transaction: &Transaction<'_>,
+    email_id: EmailId,
+    is_imported: bool,
+) -> Result<Planned, CurrentError> {
     let Some(waiting) =
         transaction.query_typed_opt(UNREAD, &typed(&[&Operation::possible_keys(email_id)])).await?
     else {
-        let payload = json!(EmailExtraction { email_id });
+        let payload = json!(EmailExtraction { email_id, hold: is_imported.then(|| IMPORTED.to_owned()) });
         return Ok(Ok((Operation::EmailExtraction, payload)));
     };
     let (message_id, operation): (MessageId, &str) = (waiting.get(0), waiting.get(1));

@@ -89,8 +89,8 @@ pub(super) const WEBHOOK_UNIQUE: &str = "incoming_emails_webhook_unique";
 /// Who has a key or a provider's id.
 #[derive(Debug)]
 pub struct Holder {
-    /// SHA-256 of its raw body.
-    pub fingerprint: [u8; 32],
+    /// SHA-256 of its raw body; None = unknown, since it was imported or erased.
+    pub fingerprint: Option<[u8; 32]>,
     /// Its mail.
     pub email_id: EmailId,
     /// Whether its time is over.
@@ -156,15 +156,15 @@ pub(super) async fn deliveries(
     let rows =
         client.query_typed(DELIVERIES, &[(&sources, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)]).await?;
     let holder = |row: &tokio_postgres::Row| {
-        let print = row.get::<_, Option<&[u8]>>(0)?;
-        Some(Holder { fingerprint: fingerprint(print), email_id: row.get(1), is_expired: false })
+        let email_id = row.get::<_, Option<EmailId>>(1)?;
+        Some(Holder { fingerprint: fingerprint(row.get(0)), email_id, is_expired: false })
     };
     Ok(rows.iter().map(holder).collect())
 }
 
-/// The tables hold 32 bytes; any other length would be no fingerprint of ours.
-fn fingerprint(bytes: &[u8]) -> [u8; 32] {
-    bytes.try_into().unwrap_or_default()
+/// The tables hold 32 bytes or nothing; any other length would be no fingerprint of ours.
+fn fingerprint(bytes: Option<&[u8]>) -> Option<[u8; 32]> {
+    bytes.map(|bytes| bytes.try_into().unwrap_or_default())
 }
 
 fn columns_of<'a>(requests: &[&'a CommitRequest], firsts: &[&'a FirstRow<'a>]) -> Vec<Column<'a>> {

@@ -227,7 +227,11 @@ fn store(claim: Claim, cleaned: Cleaned, entities: ExtractedEntities) -> Finishe
     let Cleaned { mail, text, stamp } = cleaned;
     let is_reply = entities.is_creditor_reply;
     let head = Head { email_id: mail.email_id, from_email: &mail.from_email, received_at: mail.received_at };
-    let update = is_reply.then(|| debt_update::of_reading(head, &Reading::from(&entities), stamp));
+    let hold = claim.payload::<EmailExtraction>().ok().and_then(|payload| payload.hold);
+    let update = is_reply.then(|| CreditorDebtUpdate {
+        hold,
+        ..debt_update::of_reading(head, &Reading::from(&entities), stamp)
+    });
     let next = update
         .as_ref()
         .map(|update| claim.next(Operation::CreditorDebtUpdate, stamp.revision(), json!(update)));

@@ -28,6 +28,7 @@ mod fetch_crashes;
 mod fleet;
 mod interleavings;
 mod json_shapes;
+mod legacy;
 mod mail_server;
 mod maintenance;
 mod model_server;
