@@ -76,3 +76,13 @@ async fn operators_work_through_it() {
         said(arguments).await;
     }
 }
+
+#[tokio::test]
+async fn migrations_go_past_it() {
+    let world = World::new().await;
+    let mut command = world.program(&world.mongo.url, &["migrate", "--json"]);
+    // Nothing listens on the discard port of this machine.
+    command.env("DATABASE_URL", "postgres://owner@127.0.0.1:9/outbox");
+    let output = command.env("DATABASE_DIRECT_URL", &world.database.url).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
