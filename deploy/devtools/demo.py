@@ -43,7 +43,8 @@ class Demo:
     def __init__(self, checkout: Path, postgres: Postgres, env: Dict[str, str], commands: Optional[Dict[str, List[str]]] = None) -> None:
         """`commands`: how the programs are called, where they need not be built."""
         self.postgres = postgres
-        self.programs = Programs(checkout, postgres.log.parent, env, DATABASE)
+        self.psql_env = {**os.environ, "PGCONNECT_TIMEOUT": "5"} if postgres.given_url else postgres_env()
+        self.programs = Programs(checkout, postgres.log.parent, env, DATABASE, self.psql_env)
         self.programs.commands = commands or {}
         self.samples = Samples(checkout / "deploy" / "samples")
         self.email_ids: Dict[str, int] = {}
@@ -84,9 +85,8 @@ class Demo:
     def _fresh_state(self, mongo: Any) -> None:
         step(f"a fresh demo state: databases {DATABASE} in Postgres and MongoDB, {len(self.samples.clients)} clients")
         psql = [installed.find_psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.postgres.url, "-c"]
-        env = {**os.environ, "PGCONNECT_TIMEOUT": "5"} if self.postgres.given_url else postgres_env()
         for statement in (f"drop database if exists {DATABASE} with (force)", f"create database {DATABASE}"):
-            output_of([*psql, statement], 60, env=env, what_to_do="Is DATABASE_URL right?")
+            output_of([*psql, statement], 60, env=self.psql_env, what_to_do="Is DATABASE_URL right?")
         mongo.drop_database(DATABASE)
         clients = mongo[DATABASE]["clients"]
         clients.insert_many([dict(client) for client in self.samples.clients])

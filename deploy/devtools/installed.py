@@ -191,6 +191,19 @@ def chromium() -> str:
     return program
 
 
+def pgbouncer() -> str:
+    """The pooler of the tests; Debian keeps it where a plain user's PATH does not reach."""
+    def find() -> Optional[str]:
+        return os.environ.get("PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/sbin")
+
+    if not find():
+        apt_install(["pgbouncer"], "PgBouncer is not installed")
+    found = find()
+    if not found:
+        raise Problem("PgBouncer is not on PATH. Put it there or name it: PGBOUNCER")
+    return found
+
+
 def aiosmtpd(folder: Path) -> str:
     """The folder with the mail server of the tests and the demo."""
     if not folder.exists():

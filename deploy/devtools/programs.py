@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit, urlunsplit
 
 from . import installed
+from .databases import as_user_of, make_users
 from .processes import Problem, end, last_lines, output_of, run_in_session, spawn, step
 from .servers import free_port, port_is_free
 
@@ -70,8 +71,8 @@ def executables(
 class Programs:
     """All of them, on a database of the demo's own, and where they listen."""
 
-    def __init__(self, checkout: Path, logs: Path, env: Dict[str, str], database: str) -> None:
-        self.checkout, self.logs = checkout, logs
+    def __init__(self, checkout: Path, logs: Path, env: Dict[str, str], database: str, psql_env: Dict[str, str]) -> None:
+        self.checkout, self.logs, self.psql_env = checkout, logs, psql_env
         self.letters_folder, self.smtp_port = logs.parent / "letters", free_port()
         self.ingest_address = listen_address(os.environ.get("INGEST_LISTEN"))
         self.ingest_admin, self.relay_admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
@@ -101,8 +102,11 @@ class Programs:
         self.commands = {name: [path] for name, path in built.items()}
 
     def relay(self, *arguments: str) -> str:
-        """One of its short commands; what it prints."""
-        return output_of([*self.commands["relay"], *arguments], 60, env=self.env)
+        """One of its short commands, as an operator; what it prints."""
+        return output_of([*self.commands["relay"], *arguments], 60, env=self._env_of("operator"))
+
+    def _env_of(self, role: str) -> Dict[str, str]:
+        return {**self.env, "DATABASE_URL": as_user_of(role, self.env["DATABASE_URL"])}
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -111,11 +115,12 @@ class Programs:
         """Migrates, starts all and waits until they are ready."""
         self._start_mail_server()
         step("relay migrate")
-        self.relay("migrate")
+        output_of([*self.commands["relay"], "migrate"], 60, env=self.env)
+        make_users(self.env["DATABASE_URL"], self.psql_env)
         for name, word, address in (("ingest", "serve", self.ingest_address), ("relay", "run", self.relay_admin)):
             step(f"starting {name} {word} on {address}")
             spawn([*self.commands[name], word], self._log(name), lambda child, name=name: self.running.update({name: child}),
-                  env=self.env)
+                  env=self._env_of(name))
         for name, address in (("ingest", self.ingest_address), ("relay", self.relay_admin)):
             self._wait_ready(name, address)
         step("ingest and relay are ready")

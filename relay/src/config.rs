@@ -34,19 +34,19 @@ const NOT_IN_A_DATABASE_NAME: [char; 13] =
 /// As given on the command line and in the environment. An empty variable counts as not set.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// Postgres, as postgres://user:password@host:port/name
+    /// Postgres, as postgres://user:password@host:port/name; with TLS: ?sslmode=verify-full&sslrootcert=FILE
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
     database_url: Option<Secret>,
     /// File that holds DATABASE_URL
     #[arg(long, env = "DATABASE_URL_FILE", global = true)]
     database_url_file: Option<String>,
-    /// Postgres for LISTEN, where DATABASE_URL is a PgBouncer [default: DATABASE_URL]
+    /// Postgres for LISTEN and migrate, where DATABASE_URL is a PgBouncer [default: DATABASE_URL]
     #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true, global = true)]
     database_direct_url: Option<Secret>,
     /// File that holds DATABASE_DIRECT_URL
     #[arg(long, env = "DATABASE_DIRECT_URL_FILE", global = true)]
     database_direct_url_file: Option<String>,
-    /// MongoDB, as mongodb://user:password@host:port/?replicaSet=name; a replica set
+    /// MongoDB, as mongodb://user:password@host:port/?replicaSet=name; with TLS: &tls=true&tlsCAFile=FILE
     #[arg(long, env = "MONGODB_URL", hide_env_values = true, global = true)]
     mongodb_url: Option<Secret>,
     /// File that holds MONGODB_URL

@@ -71,6 +71,7 @@ impl Clients {
     /// # Errors
     /// The URL cannot be used; the text never repeats it.
     pub async fn new(url: &str, database: &str, application_name: &str) -> Result<Clients, String> {
+        refuse_unverified(url)?;
         let unusable = |error: Error| format!("the MongoDB URL is not usable: {}", text_of(&error));
         let mut options = ClientOptions::parse(url).await.map_err(unusable)?;
         options.app_name.get_or_insert_with(|| application_name.to_owned());
@@ -342,6 +343,24 @@ impl Clients {
         let changed = reply.get_i32("nModified").unwrap_or(0);
         let all_changed = usize::try_from(changed) == Ok(updates.len() - refused.len().min(updates.len()));
         Ok(Written { all_changed, refused })
+    }
+}
+
+/// A certificate that nobody verifies protects from nobody who could answer in the server's place.
+fn refuse_unverified(url: &str) -> Result<(), String> {
+    const UNVERIFIED: [&str; 3] = ["tlsInsecure", "tlsAllowInvalidCertificates", "tlsAllowInvalidHostnames"];
+    let query = url.rsplit_once('?').map_or("", |(_, query)| query);
+    let is_on = |name: &&&str| {
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .any(|(given, value)| given.eq_ignore_ascii_case(name) && value != "false")
+    };
+    match UNVERIFIED.iter().find(is_on) {
+        Some(name) => Err(format!(
+            "{name} is refused: anybody could pass for the server. Name the authority that signed its certificate: tls=true&tlsCAFile=FILE"
+        )),
+        None => Ok(()),
     }
 }
 

@@ -115,7 +115,7 @@ async fn deadlocks_and_serialization_errors_are_tried_again() {
         // A sequence is not rolled back: the first three statements fail, whatever they hold.
         let injected = format!(
             "create sequence failures;
-            create function fail() returns trigger language plpgsql as $$ begin
+            create function fail() returns trigger language plpgsql security definer as $$ begin
                 if nextval('failures') <= 3 then raise exception 'injected' using errcode = '{code}'; end if; return null;
             end $$;
             create trigger fail before insert on incoming_emails for each statement execute function fail();"

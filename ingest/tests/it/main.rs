@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
+mod confidential;
 mod crash;
 mod debt_updates;
 mod emails;
@@ -19,6 +20,7 @@ mod keys;
 mod limits;
 mod outages;
 mod payloads;
+mod pgbouncer;
 mod program;
 mod shutdown;
 mod signatures;

@@ -180,7 +180,7 @@ async fn every_sample_mail_that_states_an_amount_is_in_the_right_entry_and_no_ot
     }
     world.once().await;
     // Amounts that are lower than the stored one wait for a person, who accepts them.
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let held = review::held(&connection, 100).await.unwrap();
     for mail in held.iter().filter(|mail| mail.reason.contains("lower")) {
         review::accept(&mut connection, mail.email_id, review::Choice::default(), "clerk").await.unwrap();

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use shared::{
     message::{EmailId, MessageId, Operation, Revision, Stamp},
     outbox::INSERT,
+    postgres::Connection,
     process::Secret,
 };
-use std::{process::Stdio, str::FromStr};
+use std::{process::Stdio, str::FromStr, time::Duration};
 use testkit::{Database, MongoDatabase, Wire, url_as};
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
@@ -73,7 +74,7 @@ impl World {
             guard: WriteGuard { hold_lower: true },
             extractor: None,
             pool_size: 5,
-            retention: std::time::Duration::from_secs(30 * 86_400),
+            retention: Duration::from_secs(30 * 86_400),
             resend: None,
             mailer: None,
             console_tokens: None,
@@ -129,6 +130,13 @@ impl World {
     /// Postgres as a running relay sees it.
     pub(crate) fn relay_url(&self) -> String {
         url_as("relay", &self.database.url)
+    }
+
+    /// A connection as the commands for persons have it.
+    pub(crate) async fn operator(&self) -> Connection {
+        let url = url_as("operator", &self.database.url);
+        let pool = shared::postgres::pool(&url, "relay-operator", 1, Duration::from_secs(20)).unwrap();
+        pool.get().await.unwrap()
     }
 
     /// Only the owner migrates.

@@ -186,11 +186,11 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
 /// Why a server was not trusted, and what to do; None for any other error.
 pub(super) fn refusal(error: &Error) -> Option<String> {
     let cause = error.source()?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let what_to_do = match cause {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "; name its authority in the URL, as sslrootcert=FILE, or go without TLS, as sslmode=disable"
-        }
-        _ => "",
+    let is_unknown = matches!(cause, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
+    let what_to_do = if is_unknown {
+        "; name its authority in the URL, as sslrootcert=FILE, or go without TLS, as sslmode=disable"
+    } else {
+        ""
     };
     Some(format!("TLS: {cause}{what_to_do}"))
 }
