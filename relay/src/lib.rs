@@ -27,6 +27,7 @@ pub mod letters;
 pub mod mail_text;
 pub mod maintenance;
 pub mod matching;
+pub mod mode;
 pub mod mongo;
 pub mod operations;
 pub mod operator;

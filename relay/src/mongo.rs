@@ -47,6 +47,8 @@ const NAMES_PER_FIND: usize = 100;
 pub struct Clients {
     database: Database,
     collection: Collection<RawDocumentBuf>,
+    /// Nothing is ever written.
+    is_read_only: bool,
     /// Since when no call has succeeded; None after one that has.
     away_since: Arc<Mutex<Option<Timestamp>>>,
 }
@@ -73,7 +75,13 @@ impl Clients {
         options.connect_timeout.get_or_insert(SERVER_SELECTION);
         let database = mongodb::Client::with_options(options).map_err(unusable)?.database(database);
         let collection = database.collection("clients");
-        Ok(Clients { database, collection, away_since: Arc::default() })
+        Ok(Clients { database, collection, is_read_only: false, away_since: Arc::default() })
+    }
+
+    /// The same, but every write is refused before it is sent.
+    #[must_use]
+    pub fn read_only(self) -> Clients {
+        Clients { is_read_only: true, ..self }
     }
 
     /// Whether a primary answers.
@@ -285,6 +293,9 @@ impl Clients {
     /// # Errors
     /// [`Failure`] where it concerns the whole batch; [`FailureClass::UnknownOutcome`] when it may have taken effect.
     pub async fn update(&self, updates: &[EntryUpdate<'_>]) -> Result<Written, Failure> {
+        if self.is_read_only {
+            return Err(Failure::new(FailureClass::Permanent, "a shadow relay writes no MongoDB"));
+        }
         let mut statements = RawArrayBuf::new();
         for update in updates {
             let unusable =

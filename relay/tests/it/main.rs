@@ -42,6 +42,7 @@ mod reconcile;
 mod replay;
 mod review;
 mod rolling;
+mod shadow;
 mod status;
 mod suspicion;
 mod taxonomy;
