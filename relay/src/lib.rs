@@ -17,6 +17,7 @@ pub mod correct;
 pub mod current_update;
 pub mod dead_letters;
 pub mod debt_update;
+pub mod erase;
 pub mod explain;
 pub mod extraction;
 pub mod heartbeat;

@@ -77,7 +77,12 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let heartbeat = tokio::spawn(heartbeat);
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
-    tokio::spawn(maintenance::run(context.pool.clone(), config.retention, shutdown.clone()));
+    tokio::spawn(maintenance::run(
+        context.pool.clone(),
+        config.retention,
+        config.mail_retention,
+        shutdown.clone(),
+    ));
     if let Some(schedule) = config.reconcile {
         tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
     }

@@ -61,6 +61,7 @@ async fn every_command_prints_what_its_page_says() {
         ("reconcile", vec!["reconcile"]),
         ("audit", vec!["audit"]),
         ("apply", vec!["apply", "--dry-run", "--file", update_file]),
+        ("erase", vec!["erase", "--client", "2024/118"]),
         ("import-legacy", vec!["import-legacy", "--from", &old.url]),
         ("extract", vec!["extract", "--file", mail_file]),
     ];

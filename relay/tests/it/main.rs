@@ -16,6 +16,7 @@ mod crashes;
 mod dead_letters;
 mod debt_updates;
 mod end_to_end;
+mod erase;
 mod explain;
 mod extraction_command;
 mod extraction_crashes;

@@ -74,6 +74,7 @@ impl World {
             extractor: None,
             pool_size: 5,
             retention: std::time::Duration::from_secs(30 * 86_400),
+            mail_retention: std::time::Duration::from_secs(90 * 86_400),
             is_shadow: false,
             resend: None,
             mailer: None,
