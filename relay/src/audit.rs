@@ -1,5 +1,7 @@
 //! `relay audit`: what is wrong with the mails of the last days, how badly, and what to do. Reads both databases, changes nothing.
 
+mod shadow;
+
 use crate::{
     context::Context,
     ledger,
@@ -8,6 +10,7 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+pub use shadow::{Agreement, Disagreement, ShadowAudit, audit_shadow};
 use shared::columns::typed;
 use shared::message::EmailId;
 use std::{

@@ -5,6 +5,7 @@
 mod apply;
 mod correct;
 mod dead_letters;
+mod erase;
 mod explain;
 mod extract;
 mod import_legacy;
@@ -61,6 +62,8 @@ enum Command {
     Correct(correct::Correct),
     /// Make new messages from what is known of the selected mails now
     Replay(replay::Replay),
+    /// Remove a client's personal data, with a receipt; changes nothing without --apply
+    Erase(erase::Erase),
     /// Take over mails, keys and unfinished messages of the service that this one replaces; changes nothing without --apply
     ImportLegacy(import_legacy::ImportLegacy),
     /// Break glass: write debt updates, given as JSON lines, to MongoDB without Postgres
@@ -193,6 +196,7 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Correct(correct) => correct.run(cli.json, &cli.settings).await,
         Command::Replay(replay) => replay.run(cli.json, &cli.settings).await,
         Command::Apply(apply) => apply.run(cli.json, &cli.settings).await,
+        Command::Erase(erase) => erase.run(cli.json, &cli.settings).await,
         Command::ImportLegacy(import) => import.run(cli.json, &cli.settings).await,
         Command::Migrate => match cli.settings.postgres_itself() {
             Ok(url) => migrate(cli.json, &url).await.map(|()| ExitCode::SUCCESS),
@@ -289,6 +293,7 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
         | Command::Correct(_)
         | Command::Replay(_)
         | Command::Apply(_)
+        | Command::Erase(_)
         | Command::ImportLegacy(_)
         | Command::Reconcile(_)
         | Command::Audit(_)

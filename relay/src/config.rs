@@ -25,6 +25,8 @@ const ADMIN_LISTEN: &str = "127.0.0.1:9465";
 const HOLD_LOWER_AMOUNTS: &str = "true";
 const POOL_SIZE: &str = "8";
 const RETENTION_DAYS: &str = "30";
+const MAIL_RETENTION_DAYS: &str = "90";
+const SHADOW: &str = "false";
 const LOG_FORMAT: &str = "text";
 
 /// What MongoDB refuses in the name of a database.
@@ -69,6 +71,12 @@ pub struct Settings {
     /// Days after which a finished message is removed from the outbox [1 to 3650]
     #[arg(long, env = "RELAY_RETENTION_DAYS", default_value = RETENTION_DAYS, global = true)]
     retention_days: String,
+    /// Days after which the text of a mail is removed that nothing waits for; what was read in it stays [1 to 3650]
+    #[arg(long, env = "RELAY_MAIL_RETENTION_DAYS", default_value = MAIL_RETENTION_DAYS, global = true)]
+    mail_retention_days: String,
+    /// Only watch, in a database of its own: decide and record, and write no MongoDB and no letters: true or false
+    #[arg(long, env = "RELAY_SHADOW", default_value = SHADOW, default_missing_value = "true", num_args = 0..=1, require_equals = true, global = true)]
+    shadow: String,
     /// How log lines look: json or text
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
@@ -108,6 +116,10 @@ pub struct Config {
     pub pool_size: usize,
     /// How long finished messages stay.
     pub retention: Duration,
+    /// How long the texts of mails stay after their end.
+    pub mail_retention: Duration,
+    /// Whether the relay only watches.
+    pub is_shadow: bool,
     /// Where mails are fetched whose events carried only an id; None = this relay fetches none.
     pub resend: Option<ResendConfig>,
     /// What sends letters to the firm; None = nothing is sent.
@@ -166,6 +178,14 @@ impl Settings {
         Ok(WriteGuard { hold_lower })
     }
 
+    /// Whether the relay only watches, for the commands that need nothing else.
+    ///
+    /// # Errors
+    /// The problem, with the variable's name.
+    pub fn is_shadow(&self) -> Result<bool, String> {
+        given(&self.shadow, SHADOW).parse().or(Err("RELAY_SHADOW must be true or false".into()))
+    }
+
     /// What reads the mails, for the commands that need nothing else; None = the rules.
     ///
     /// # Errors
@@ -194,6 +214,12 @@ impl Settings {
             keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 5..=100));
         let days = given(&self.retention_days, RETENTION_DAYS);
         let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
+        let days = given(&self.mail_retention_days, MAIL_RETENTION_DAYS);
+        let mail_retention = keep(&mut problems, number("RELAY_MAIL_RETENTION_DAYS", days, 1..=3650));
+        if retention.zip(mail_retention).is_some_and(|(messages, mails)| messages > mails) {
+            problems.push("RELAY_RETENTION_DAYS must not be more than RELAY_MAIL_RETENTION_DAYS: a message repeats a line of its mail".into());
+        }
+        let is_shadow = keep(&mut problems, self.is_shadow());
         let extractor = keep_all(&mut problems, self.extractor());
         let console_tokens = keep(&mut problems, self.console_tokens());
         let resend = self.resend.check(&mut problems);
@@ -216,10 +242,13 @@ impl Settings {
                 extractor: extractor?,
                 pool_size: pool_size?.try_into().ok()?,
                 retention: Duration::from_secs(retention? * 86_400),
+                mail_retention: Duration::from_secs(mail_retention? * 86_400),
+                is_shadow: is_shadow?,
                 resend,
-                mailer: mailer?,
+                // A letter would tell of what nobody has written.
+                mailer: mailer?.filter(|_| is_shadow == Some(false)),
                 console_tokens: console_tokens?,
-                reconcile,
+                reconcile: reconcile.filter(|_| is_shadow == Some(false)), // it would find all of the ledger missing
                 reconcile_rows_per_second: reconcile_rows_per_second?,
             })
         };

@@ -37,6 +37,8 @@ pub struct Context {
     pub resend: Option<Resend>,
     /// Whose turn it is among the workers.
     pub turns: Turns,
+    /// Whether nothing is written to MongoDB.
+    pub is_shadow: bool,
     /// What the lanes do, and which of them must not claim.
     pub board: Board,
     in_flight: Arc<RwLock<()>>,
@@ -63,6 +65,7 @@ impl Context {
             mailer: None,
             resend: None,
             turns: Turns::default(),
+            is_shadow: false,
             board: Board::default(),
             in_flight: Arc::default(),
         }

@@ -143,6 +143,9 @@ pub async fn correct(
 ) -> Result<Corrected, CorrectError> {
     let transaction = connection.transaction().await?;
     let mail = current_update::lock(&transaction, email_id).await?.ok_or(CorrectError::NoMail(email_id))?;
+    if mail.text_removed.as_ref().is_some_and(|(_, by)| by == "erasure") {
+        return Err(CorrectError::NoUpdate(email_id));
+    }
     let entries = entries::of_mail(&transaction, email_id).await?;
     let (entry, stored) = choose(email_id, entries, wish.entry.as_deref())?;
     let amount = match wish.right {

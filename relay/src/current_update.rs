@@ -12,7 +12,9 @@ use shared::message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Revisio
 use tokio_postgres::GenericClient;
 
 /// Holds the mail's row, so that of two people one goes first. By primary key.
-const LOCK: &str = "select from_email, received_at, extracted_data, legacy_id is not null from incoming_emails where id = $1 for update";
+const LOCK: &str =
+    "select from_email, received_at, extracted_data, legacy_id is not null, text_removed_at, text_removed_by
+    from incoming_emails where id = $1 for update";
 
 /// The mail's debt update of the highest stamp, by the unique index on `idempotency_key` and, for those that a person or a repair has
 /// made, through `decisions_email` by primary key.
@@ -47,6 +49,8 @@ pub struct Mail {
     pub extracted_data: Option<Value>,
     /// Whether it comes from the replaced service, whose writes carry no mark.
     pub is_imported: bool,
+    /// When its text was removed, and by what: retention or erasure.
+    pub text_removed: Option<(Timestamp, String)>,
 }
 
 /// A mail's newest debt update.
@@ -77,6 +81,7 @@ pub async fn lock(
         received_at: row.get(1),
         extracted_data: row.get(2),
         is_imported: row.get(3),
+        text_removed: row.get::<_, Option<Timestamp>>(4).zip(row.get(5)),
     }))
 }
 

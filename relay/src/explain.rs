@@ -24,7 +24,7 @@ pub use words::Event;
 const MAIL: &str = "
 select source, webhook_id, ticket_id, received_at, received_at_note, m.created_at, processing_status, processing_error, match_status,
     match_confidence::float8, matched_at, sync_status, sync_error, sync_retry_count, processed_at, token_count_before, token_count_after,
-    m.idempotency_key, k.key, k.expires_at
+    m.idempotency_key, k.key, k.expires_at, m.text_removed_at, m.text_removed_by
 from incoming_emails m left join idempotency_keys k on k.key = m.source || ':' || m.webhook_id
 where m.id = $1";
 
@@ -95,6 +95,10 @@ pub struct Explanation {
     pub token_count_before: Option<i32>,
     /// And of what was left to read.
     pub token_count_after: Option<i32>,
+    /// When its text was removed.
+    pub text_removed_at: Option<Timestamp>,
+    /// By what: retention or erasure.
+    pub text_removed_by: Option<String>,
     /// Its messages, in the order of their creation.
     pub steps: Vec<Step>,
     /// What was decided about it, in order.
@@ -196,6 +200,8 @@ pub async fn explain(
         processed_at: mail.get(14),
         token_count_before: mail.get(15),
         token_count_after: mail.get(16),
+        text_removed_at: mail.get(20),
+        text_removed_by: mail.get(21),
         steps: steps.iter().map(step).collect(),
         decisions: decisions.iter().map(decided).collect(),
         ledger: ledger.collect(),

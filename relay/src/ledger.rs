@@ -5,6 +5,7 @@
 
 mod dead_letters;
 pub mod entries;
+pub(crate) mod erase;
 mod mails;
 
 use crate::outcome::{Failure, FailureClass, Outcome, Transition};

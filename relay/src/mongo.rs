@@ -50,6 +50,8 @@ const NAMES_PER_FIND: usize = 100;
 pub struct Clients {
     database: Database,
     collection: Collection<RawDocumentBuf>,
+    /// Nothing is ever written.
+    is_read_only: bool,
     /// What its finds and updates are called in MongoDB's logs.
     comment: Comment,
     /// Since when no call has succeeded; None after one that has.
@@ -80,7 +82,13 @@ impl Clients {
         let database = mongodb::Client::with_options(options).map_err(unusable)?.database(database);
         let collection = database.collection("clients");
         let comment = Comment::by(application_name);
-        Ok(Clients { database, collection, comment, away_since: Arc::default() })
+        Ok(Clients { database, collection, is_read_only: false, comment, away_since: Arc::default() })
+    }
+
+    /// The same, but every write is refused before it is sent.
+    #[must_use]
+    pub fn read_only(self) -> Clients {
+        Clients { is_read_only: true, ..self }
     }
 
     /// The same, whose commands name these messages and their traces.
@@ -305,6 +313,9 @@ impl Clients {
     /// # Errors
     /// [`Failure`] where it concerns the whole batch; [`FailureClass::UnknownOutcome`] when it may have taken effect.
     pub async fn update(&self, updates: &[EntryUpdate<'_>]) -> Result<Written, Failure> {
+        if self.is_read_only {
+            return Err(Failure::new(FailureClass::Permanent, "a shadow relay writes no MongoDB"));
+        }
         let mut statements = RawArrayBuf::new();
         for update in updates {
             let unusable =

@@ -6,6 +6,7 @@
 mod backlog;
 mod dead_letters;
 mod discard;
+pub(crate) mod erase;
 mod finish;
 mod label;
 mod low_water_mark;

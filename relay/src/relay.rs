@@ -7,7 +7,7 @@ use crate::{
     extraction::Extractor,
     heartbeat,
     lane::{Lane, Summary, Trouble},
-    maintenance,
+    maintenance, mode,
     mongo::Clients,
     operations, pauses, reconcile,
     resend::Resend,
@@ -43,7 +43,9 @@ pub async fn context(config: &Config) -> Result<Context, String> {
     let clients = Clients::new(config.mongodb_url.expose(), &config.mongodb_database, "relay").await;
     let pool = pool.map_err(|error| format!("DATABASE_URL: {error}"))?;
     let clients = clients.map_err(|error| format!("MONGODB_URL: {error}"))?;
+    let clients = if config.is_shadow { clients.read_only() } else { clients };
     let mut context = Context::new(pool, clients, config.guard);
+    context.is_shadow = config.is_shadow;
     context.extractor = Extractor::new(config.extractor.as_ref())?;
     let resend = config.resend.as_ref().map(Resend::new).transpose();
     context.resend = resend.map_err(|error| format!("RESEND_API_KEY: {error}"))?;
@@ -84,10 +86,17 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
         move || board.all_seen_within(patience)
     };
     tokio::spawn(process::keep_watchdog(lanes_work, stop.clone()));
-    let heartbeat = tokio::spawn(heartbeat::run(pool, board, identity, operations, stop.clone()));
+    let is_shadow = config.is_shadow;
+    let heartbeat = heartbeat::run(pool, board, identity, operations, is_shadow, stop.clone());
+    let heartbeat = tokio::spawn(heartbeat);
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
-    tokio::spawn(maintenance::run(context.pool.clone(), config.retention, shutdown.clone()));
+    tokio::spawn(maintenance::run(
+        context.pool.clone(),
+        config.retention,
+        config.mail_retention,
+        shutdown.clone(),
+    ));
     if let Some(schedule) = config.reconcile {
         tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
     }
@@ -117,7 +126,12 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 /// # Errors
 /// The first [`Trouble`], with what has been done.
 pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
-    if let Err(trouble) = look_at_pauses(context).await {
+    let admitted = check_postgres(context).await.map_err(Trouble::Postgres);
+    let looked = match admitted {
+        Ok(()) => look_at_pauses(context).await,
+        Err(trouble) => Err(trouble),
+    };
+    if let Err(trouble) = looked {
         return (Summary::default(), Err(trouble));
     }
     let worker = Identity::of_this_process().worker;
@@ -234,12 +248,16 @@ async fn check_needs(context: Context, readiness: Readiness, shutdown: Cancellat
     }
 }
 
-/// Whether Postgres answers and has the schema.
+/// Whether Postgres answers, has the schema, and is a database for this kind of relay.
 ///
 /// # Errors
 /// What is missing and what to do.
 pub async fn check_postgres(context: &Context) -> Result<(), String> {
     let connection = context.pool.get().await;
     let connection = connection.map_err(|error| format!("Postgres: {}", postgres::pool_reason(&error)))?;
-    postgres::check_schema(&connection).await
+    postgres::check_schema(&connection).await?;
+    let worker = Identity::of_this_process().worker;
+    let refusal = mode::admit(&connection, context.is_shadow, &worker).await;
+    let refusal = refusal.map_err(|error| format!("Postgres: {}", postgres::reason(&error)))?;
+    refusal.map_or(Ok(()), |text| Err(text.to_owned()))
 }

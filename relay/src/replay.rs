@@ -228,9 +228,12 @@ async fn replay_mail(
     let Some(mail) = current_update::lock(&transaction, email_id).await? else {
         return Ok(skipped(email_id, "it is not there any more"));
     };
-    let planned = match mail.extracted_data {
-        None => unread(&transaction, email_id, mail.is_imported).await?,
-        Some(_) => read(&transaction, email_id, &mail).await?,
+    let planned = match (&mail.extracted_data, &mail.text_removed) {
+        (None, Some((at, by))) => {
+            Err(format!("its text was removed on {at:.0} ({by}): nothing is left to be made again"))
+        }
+        (None, None) => unread(&transaction, email_id, mail.is_imported).await?,
+        (Some(_), _) => read(&transaction, email_id, &mail).await?,
     };
     let (operation, payload) = match planned {
         Ok(planned) => planned,

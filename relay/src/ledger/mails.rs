@@ -27,11 +27,14 @@ pub struct StoredMail {
     pub received_at: jiff::Timestamp,
     /// The mail's headers where the source gives them: an object, name to value.
     pub headers: Option<serde_json::Value>,
+    /// Whether its text was removed: by retention, or since somebody asked for it.
+    pub is_text_removed: bool,
 }
 
 /// By primary key.
 const READ_MAILS: &str = "
-select id, coalesce(subject, ''), from_email, from_name, body_text, body_html, received_at, headers
+select id, coalesce(subject, ''), from_email, from_name, body_text, body_html, received_at, headers,
+    text_removed_at is not null
 from incoming_emails where id = any($1)";
 
 /// The mails of these ids; one that is not there is absent.
@@ -52,6 +55,7 @@ pub async fn mails(
         body_html: row.get(5),
         received_at: row.get(6),
         headers: row.get(7),
+        is_text_removed: row.get(8),
     };
     Ok(rows.iter().map(|row| (row.get(0), read(row))).collect())
 }

@@ -196,6 +196,9 @@ struct Cleaned {
 
 impl Cleaned {
     fn new(mut mail: StoredMail) -> Result<Cleaned, Failure> {
+        if mail.is_text_removed {
+            return Err(Failure::new(FailureClass::Permanent, "the text of the mail was removed"));
+        }
         let stamp = Stamp::new(mail.received_at, mail.email_id, Revision::FIRST)
             .map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
         mail.subject = mail_text::decode_words(&mail.subject).into_owned();

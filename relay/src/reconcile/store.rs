@@ -31,9 +31,9 @@ from unnest($1::text[], $2::text[]) as k(client_id, entry_key) join creditor_deb
 const UNFINISHED: &str = "
 select idempotency_key from outbox_messages where idempotency_key = any($1) and processed_at is null and dead_at is null";
 
-/// What the mails say beyond the ledger. By primary key.
-const MAILS: &str =
-    "select id, from_email, received_at, extracted_data from incoming_emails where id = any($1)";
+/// What the mails say beyond the ledger; an erased one is as good as gone. By primary key.
+const MAILS: &str = "select id, from_email, received_at, extracted_data from incoming_emails
+where id = any($1) and (text_removed_by is distinct from 'erasure' or extracted_data is not null)";
 
 /// The last runs before $1 that have enqueued repairs, for those that still wait. By primary key, downwards.
 const REPAIRING: &str = "

@@ -61,10 +61,13 @@ async fn every_command_prints_what_its_page_says() {
         ("reconcile", vec!["reconcile"]),
         ("audit", vec!["audit"]),
         ("apply", vec!["apply", "--dry-run", "--file", update_file]),
+        ("erase", vec!["erase", "--client", "2024/118"]),
         ("import-legacy", vec!["import-legacy", "--from", &old.url]),
         ("extract", vec!["extract", "--file", mail_file]),
     ];
-    let documented = documented();
+    let mut documented = documented();
+    // Needs a database of its own: `shadow.rs` holds it against the page's line.
+    assert!(documented.remove("audit --shadow").is_some());
     assert_eq!(
         documented.keys().collect::<Vec<_>>(),
         calls.iter().map(|(name, _)| (*name).to_owned()).collect::<BTreeSet<_>>().iter().collect::<Vec<_>>()

@@ -75,6 +75,8 @@ impl World {
             extractor: None,
             pool_size: 5,
             retention: Duration::from_secs(30 * 86_400),
+            mail_retention: Duration::from_secs(90 * 86_400),
+            is_shadow: false,
             resend: None,
             mailer: None,
             console_tokens: None,
