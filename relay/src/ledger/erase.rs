@@ -157,9 +157,8 @@ pub(crate) async fn remove(
     transaction.execute_typed(MAILS, &typed(&[&own])).await?;
     transaction.execute_typed(SHARED_MAILS, &typed(&[&shared, &client.numbers])).await?;
     let ledger = transaction.execute_typed(LEDGER, &typed(&[&client.numbers, &client.ids])).await?;
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&client.numbers, &client.ids, &own, &shared];
-    let decisions = transaction.execute(DECISIONS.as_str(), &parameters).await?;
+    let parameters = typed(&[&client.numbers, &client.ids, &own, &shared]);
+    let decisions = transaction.execute_typed(&DECISIONS, &parameters).await?;
     let reports = transaction.execute_typed(REPORTS, &typed(&[&client.ids])).await?;
     Ok(Removed { ledger, decisions, reports })
 }
