@@ -18,11 +18,18 @@ begin
     end loop;
     execute format('revoke create on schema %I from public', current_schema()); -- given to all before Postgres 15
     execute format('grant usage on schema %I to ingest, relay, operator', current_schema());
-    begin
-        grant pg_read_all_stats to relay, operator; -- `relay status` names the sessions that keep vacuum from its work
-    exception when insufficient_privilege then
-        raise notice 'pg_read_all_stats could not be granted to relay and operator: relay status sees its own sessions only';
-    end;
+    foreach name in array array['relay', 'operator'] loop -- `relay status` names the sessions that keep vacuum from its work
+        if not pg_has_role(name, 'pg_read_all_stats', 'member') then
+            begin
+                execute format('grant pg_read_all_stats to %I', name);
+            exception
+                when unique_violation then
+                    null; -- as above
+                when insufficient_privilege then
+                    raise notice 'no pg_read_all_stats for %: relay status sees no more than its own sessions', name;
+            end;
+        end if;
+    end loop;
 end $$;
 
 grant select (version) on refinery_schema_history to ingest, relay, operator;

@@ -1,6 +1,7 @@
 //! What each role may not do, in Postgres and in MongoDB, and what `relay migrate` makes of the roles.
 
 use crate::world::{Update, World, turmhaus};
+use futures_util::future::join_all;
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -11,6 +12,11 @@ use std::fs;
 use testkit::{Authority, Database, MongoDatabase, PostgresServer, ReplicaSet, url_as};
 use tokio::process::Command;
 use tokio_postgres::error::SqlState;
+
+/// Takes back what a migration has made for the whole server.
+const WITHOUT_ROLES: &str =
+    "drop user testkit_ingest, testkit_relay, testkit_operator; drop owned by ingest, relay, operator;
+    drop role ingest, relay, operator";
 
 /// Runs each statement, which has to be refused for want of the right.
 async fn is_refused(role: &str, database: &Database, statements: &[&str]) {
@@ -109,10 +115,8 @@ async fn a_user_who_cannot_create_roles_migrates_and_is_told_what_an_administrat
     // Of its own, since roles are the whole server's.
     let server = PostgresServer::new().await;
     let sql = shared::postgres::connect(&server.url, "test").await.unwrap();
-    let without_roles =
-        "drop user testkit_ingest, testkit_relay, testkit_operator; drop owned by ingest, relay, operator;
-        drop role ingest, relay, operator; create user owner";
-    sql.batch_execute(without_roles).await.unwrap();
+    sql.batch_execute(WITHOUT_ROLES).await.unwrap();
+    sql.batch_execute("create user owner").await.unwrap();
     sql.batch_execute("create database theirs owner owner").await.unwrap();
     let url = server.url.replace("postgres@", "owner@").replace("/postgres", "/theirs");
     let migrate = async |arguments: &[&str]| {
@@ -135,6 +139,22 @@ async fn a_user_who_cannot_create_roles_migrates_and_is_told_what_an_administrat
     let rights = "select has_table_privilege('relay', 'decisions', 'insert'), has_table_privilege('ingest', 'decisions', 'insert')";
     let rights = theirs.query_one(rights, &[]).await.unwrap();
     assert_eq!((rights.get::<_, bool>(0), rights.get::<_, bool>(1)), (true, false));
+}
+
+#[tokio::test]
+async fn databases_of_one_server_may_be_migrated_at_the_same_moment() {
+    let server = PostgresServer::new().await;
+    let sql = shared::postgres::connect(&server.url, "test").await.unwrap();
+    sql.batch_execute(WITHOUT_ROLES).await.unwrap();
+    let names: Vec<String> = (0..8).map(|number| format!("database_{number}")).collect();
+    for name in &names {
+        sql.batch_execute(&format!("create database {name}")).await.unwrap();
+    }
+    let migrations = names.iter().map(|name| {
+        let url = format!("{}/{name}", server.url.rsplit_once('/').unwrap().0);
+        async move { shared::postgres::migrate(&url).await.unwrap().roles }
+    });
+    assert_eq!(join_all(migrations).await, vec![Ok(()); 8]);
 }
 
 #[tokio::test]
