@@ -44,5 +44,6 @@ mod rolling;
 mod status;
 mod suspicion;
 mod taxonomy;
+mod telemetry;
 mod turns;
 mod world;
