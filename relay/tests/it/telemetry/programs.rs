@@ -28,7 +28,7 @@ pub(super) struct Program {
 
 impl Program {
     fn start(mut command: Command) -> Program {
-        command.env("LOG_FORMAT", "json").env("RUST_LOG", "info,ingest=debug,relay=debug,shared=debug");
+        command.env("LOG_FORMAT", "json").env("RUST_LOG", "trace");
         let mut child =
             command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
