@@ -97,21 +97,19 @@ impl FromStr for LogFormat {
     }
 }
 
-/// What `RUST_LOG` lets through; `info` where it is not set or empty. Of the Postgres driver never more than `info`: below, it logs
-/// the values of statements, which are people's mails.
+/// What `RUST_LOG` lets through; `info` where it is not set or empty.
 ///
 /// # Errors
 /// It is no filter: what is wrong with it.
 pub fn log_filter() -> Result<EnvFilter, String> {
     let text = std::env::var("RUST_LOG").unwrap_or_default();
     let text = if text.trim().is_empty() { "info" } else { text.trim() };
-    let filter = EnvFilter::try_new(text).map_err(|error| format!("RUST_LOG: {error}"))?;
-    let quiet = "tokio_postgres=info".parse().map_err(|error| format!("RUST_LOG: {error}"))?;
-    Ok(filter.add_directive(quiet))
+    EnvFilter::try_new(text).map_err(|error| format!("RUST_LOG: {error}"))
 }
 
 /// Sends log lines to standard error; standard output belongs to a command's result. A filter that is none lets `info` through:
-/// the check of the configuration reports it.
+/// the check of the configuration reports it. What crates say through `log` goes nowhere, at whatever level: the Postgres driver says
+/// the values of statements there, and the HTML parser what it reads, which are people's mails.
 pub fn start_logging(format: LogFormat) {
     let filter = log_filter().unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);

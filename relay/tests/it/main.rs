@@ -52,6 +52,7 @@ mod shadow;
 mod status;
 mod suspicion;
 mod taxonomy;
+mod telemetry;
 mod tls;
 mod turns;
 mod world;
