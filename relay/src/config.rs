@@ -4,6 +4,7 @@ mod extractor;
 mod notification;
 mod reconcile;
 mod resend;
+mod retention;
 
 use crate::{extraction::model::ModelConfig, reconcile::Schedule, smtp::Mailer, write_guard::WriteGuard};
 use clap::Args;
@@ -12,6 +13,7 @@ pub use notification::NotificationSettings;
 pub use reconcile::ReconcileSettings;
 use reqwest::Url;
 pub use resend::{ResendConfig, ResendSettings};
+pub use retention::RetentionSettings;
 use shared::bearer::Tokens;
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{
@@ -24,8 +26,6 @@ use std::{
 const ADMIN_LISTEN: &str = "127.0.0.1:9465";
 const HOLD_LOWER_AMOUNTS: &str = "true";
 const POOL_SIZE: &str = "8";
-const RETENTION_DAYS: &str = "30";
-const MAIL_RETENTION_DAYS: &str = "90";
 const SHADOW: &str = "false";
 const LOG_FORMAT: &str = "text";
 
@@ -68,12 +68,8 @@ pub struct Settings {
     /// Postgres connections, at most; beside them one listens [5 to 100]
     #[arg(long, env = "RELAY_POOL_SIZE", default_value = POOL_SIZE, global = true)]
     pool_size: String,
-    /// Days after which a finished message is removed from the outbox [1 to 3650]
-    #[arg(long, env = "RELAY_RETENTION_DAYS", default_value = RETENTION_DAYS, global = true)]
-    retention_days: String,
-    /// Days after which the text of a mail is removed that nothing waits for; what was read in it stays [1 to 3650]
-    #[arg(long, env = "RELAY_MAIL_RETENTION_DAYS", default_value = MAIL_RETENTION_DAYS, global = true)]
-    mail_retention_days: String,
+    #[command(flatten)]
+    retention: RetentionSettings,
     /// Only watch, in a database of its own: decide and record, and write no MongoDB and no letters: true or false
     #[arg(long, env = "RELAY_SHADOW", default_value = SHADOW, default_missing_value = "true", num_args = 0..=1, require_equals = true, global = true)]
     shadow: String,
@@ -212,13 +208,7 @@ impl Settings {
         let guard = keep(&mut problems, self.guard());
         let pool_size =
             keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 5..=100));
-        let days = given(&self.retention_days, RETENTION_DAYS);
-        let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
-        let days = given(&self.mail_retention_days, MAIL_RETENTION_DAYS);
-        let mail_retention = keep(&mut problems, number("RELAY_MAIL_RETENTION_DAYS", days, 1..=3650));
-        if retention.zip(mail_retention).is_some_and(|(messages, mails)| messages > mails) {
-            problems.push("RELAY_RETENTION_DAYS must not be more than RELAY_MAIL_RETENTION_DAYS: a message repeats a line of its mail".into());
-        }
+        let retention = self.retention.check(&mut problems);
         let is_shadow = keep(&mut problems, self.is_shadow());
         let extractor = keep_all(&mut problems, self.extractor());
         let console_tokens = keep(&mut problems, self.console_tokens());
@@ -241,8 +231,8 @@ impl Settings {
                 guard: guard?,
                 extractor: extractor?,
                 pool_size: pool_size?.try_into().ok()?,
-                retention: Duration::from_secs(retention? * 86_400),
-                mail_retention: Duration::from_secs(mail_retention? * 86_400),
+                retention: retention?.0,
+                mail_retention: retention?.1,
                 is_shadow: is_shadow?,
                 resend,
                 // A letter would tell of what nobody has written.

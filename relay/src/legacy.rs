@@ -4,23 +4,24 @@
 //! becomes of each mail. A mail that is here already stays as it is, so the import may be repeated, interrupted, and run while the new
 //! ingest takes mails. The old service has to be stopped before: what it does after the view is taken is not seen.
 
+mod content;
+mod mail_row;
 mod old;
 mod plan;
+mod report;
 mod store;
 
-use crate::{legacy::plan::Kind, operator};
+use crate::operator;
 use jiff::Timestamp;
 use old::{Old, OldMail, PAGE};
 use plan::{History, Planned};
-use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{outbox::POKE, postgres::Connection};
 use std::collections::BTreeSet;
 
 pub use plan::IMPORTED;
+pub use report::{Imported, Problem};
 
-/// Rows that are named one by one; all are counted.
-const MOST_LISTED: usize = 200;
 /// The source of every mail of the old service.
 const SOURCE: &str = "zendesk";
 
@@ -33,56 +34,6 @@ pub struct Wish {
     pub apply: bool,
     /// Who.
     pub by: String,
-}
-
-/// What an import has come to, or would: what `relay import-legacy --json` prints.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Imported {
-    /// Whether it only says what would be.
-    pub dry_run: bool,
-    /// The latest change in the old database: the old service should have been stopped since.
-    pub newest_change: Option<Timestamp>,
-    /// Mails in the old database.
-    pub emails: usize,
-    /// Those that are new here.
-    pub imported: usize,
-    /// Those that were here already, by an earlier import or by the new ingest.
-    pub known: usize,
-    /// Of the new ones: no message goes on with them.
-    pub settled: usize,
-    /// Of those: the old service left them without an amount in MongoDB, as a person's case.
-    pub undecided: usize,
-    /// Of the new ones: their amount is in MongoDB, and a message marks the entry if it is still as it was written.
-    pub marks: usize,
-    /// Of the new ones: their debt update goes on.
-    pub updates: usize,
-    /// Of the new ones: their debt update goes on to a person.
-    pub held_updates: usize,
-    /// Of the new ones: they are read again.
-    pub extractions: usize,
-    /// Of the new ones: they are read again, and what is found goes to a person.
-    pub held_extractions: usize,
-    /// Keys in the old database that have not expired.
-    pub keys: usize,
-    /// Those that are new here.
-    pub imported_keys: u64,
-    /// Those that were here already.
-    pub known_keys: u64,
-    /// Rows that were left out.
-    pub left_out: usize,
-    /// The first of them.
-    pub problems: Vec<Problem>,
-}
-
-/// A row that was left out.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// Its table in the old database.
-    pub table: &'static str,
-    /// Its id there.
-    pub id: i64,
-    /// Why.
-    pub reason: String,
 }
 
 /// Why nothing, or not all, was imported.
@@ -290,31 +241,6 @@ async fn import_keys(
         imported.known_keys += keys.len() as u64 - new;
         if i64::try_from(page.len()).is_ok_and(|length| length < PAGE) {
             return Ok(());
-        }
-    }
-}
-
-impl Imported {
-    fn count(&mut self, kind: Kind) {
-        self.imported += 1;
-        let counter = match kind {
-            Kind::Mark => &mut self.marks,
-            Kind::Update => &mut self.updates,
-            Kind::HeldUpdate => &mut self.held_updates,
-            Kind::Extraction => &mut self.extractions,
-            Kind::HeldExtraction => &mut self.held_extractions,
-            Kind::Settled | Kind::Undecided => {
-                self.undecided += usize::from(kind == Kind::Undecided);
-                &mut self.settled
-            }
-        };
-        *counter += 1;
-    }
-
-    fn leave_out(&mut self, table: &'static str, id: i64, reason: &str) {
-        self.left_out += 1;
-        if self.problems.len() < MOST_LISTED {
-            self.problems.push(Problem { table, id, reason: reason.to_owned() });
         }
     }
 }

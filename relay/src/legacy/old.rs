@@ -148,16 +148,15 @@ impl Row {
         match self.0.get(name)? {
             Value::Null => None,
             Value::String(text) => serde_json::from_str(text).ok(),
-            value => Some(value.clone()),
+            value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Some(value.clone())
+            }
         }
     }
 
     /// The JSON object in a field, as a row of its own.
     pub(super) fn object(&self, name: &str) -> Option<Row> {
-        match self.json(name)? {
-            Value::Object(fields) => Some(Row(fields)),
-            _ => None,
-        }
+        if let Value::Object(fields) = self.json(name)? { Some(Row(fields)) } else { None }
     }
 
     /// The texts and numbers of a list, or the only one.

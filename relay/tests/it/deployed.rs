@@ -21,7 +21,7 @@ const SCALER: &str = include_str!("../../../deploy/kubernetes/overlays/productio
 
 /// The number that stands after these words.
 fn seconds(text: &str, words: &str) -> Duration {
-    let after = text.split(words).nth(1).unwrap_or_else(|| panic!("no {words}"));
+    let after = text.split(words).nth(1).unwrap();
     Duration::from_secs(after.split_whitespace().next().unwrap().parse().unwrap())
 }
 

@@ -244,3 +244,37 @@ async fn what_is_no_old_database_or_has_several_tenants_is_refused_and_one_bad_r
     assert_eq!((&done["emails"], &done["imported"]), (&9.into(), &8.into()), "{done}");
     assert!(done["problems"].to_string().contains(r#""id":8"#), "{done}");
 }
+
+#[tokio::test]
+async fn an_import_that_was_killed_goes_on_where_it_was() {
+    let cutover = Cutover::new().await;
+    let more = "insert into incoming_emails (id, zendesk_ticket_id, zendesk_webhook_id, from_email, raw_body_text, received_at, kanzlei_id)
+        select n, n, 'more-' || n, 'x@y.example', 'Text', '2026-06-01', 'k1' from generate_series(101, 220) n";
+    cutover.old.client().await.batch_execute(more).await.unwrap();
+    // Somebody has taken one of the third page and has not committed: the import waits for it there.
+    let mut rival = cutover.world.database.client().await;
+    let transaction = rival.transaction().await.unwrap();
+    let taken = "insert into incoming_emails (source, webhook_id, from_email, received_at) values ('zendesk', 'more-200', 'x@y.example', now())";
+    transaction.execute(taken, &[]).await.unwrap();
+    let arguments = ["import-legacy", "--from", &cutover.old.url, "--apply"];
+    let mut killed = cutover.world.program(&cutover.world.mongo.url, &arguments).spawn().unwrap();
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like '%jsonb_to_recordset%'";
+    while cutover.world.row(waits).await.get::<_, i64>(0) == 0 {
+        tokio::task::yield_now().await;
+    }
+    killed.kill().await.unwrap();
+    let imported = cutover.world.row("select count(*) from incoming_emails").await.get::<_, i64>(0);
+    assert_eq!(imported, 100, "two pages");
+    transaction.commit().await.unwrap();
+
+    let done = cutover.import_json(&["--apply"]).await;
+    assert_eq!(
+        (&done["emails"], &done["known"], &done["imported"]),
+        (&130.into(), &101.into(), &29.into()),
+        "{done}"
+    );
+    let whole = "select count(*), count(distinct legacy_id), (select count(distinct idempotency_key) from outbox_messages) from incoming_emails";
+    let whole = cutover.world.row(whole).await;
+    let counts: [i64; 3] = [whole.get(0), whole.get(1), whole.get(2)];
+    assert_eq!(counts, [130, 129, 7 + 119], "every mail once, and its message");
+}
