@@ -219,6 +219,13 @@ pub async fn check_schema(client: &Client) -> Result<(), String> {
         }
         Ok(row) => u32::try_from(row.get::<_, i32>(0)).unwrap_or(0),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => 0,
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            return Err(format!(
+                "Postgres: {}: run `relay migrate` as the owner of the tables, and give the user of DATABASE_URL its role: \
+                 `grant ingest to USER` or `grant relay to USER`",
+                reason(&error)
+            ));
+        }
         Err(error) => return Err(format!("Postgres: {}", reason(&error))),
     };
     if found >= wanted {

@@ -139,6 +139,14 @@ async fn a_user_who_cannot_create_roles_migrates_and_is_told_what_an_administrat
     let rights = "select has_table_privilege('relay', 'decisions', 'insert'), has_table_privilege('ingest', 'decisions', 'insert')";
     let rights = theirs.query_one(rights, &[]).await.unwrap();
     assert_eq!((rights.get::<_, bool>(0), rights.get::<_, bool>(1)), (true, false));
+
+    // In a database that is not theirs the user has no rights, and is told which are missing.
+    let foreign = server.url.replace("postgres@", "owner@");
+    let world = World::new().await;
+    let mut command = world.program(&world.mongo.url, &["run", "--once"]);
+    let output = command.env("DATABASE_URL", foreign).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("`grant relay to USER`"), "{said}");
 }
 
 #[tokio::test]

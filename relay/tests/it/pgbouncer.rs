@@ -32,7 +32,7 @@ async fn relays_drain_the_outbox_through_it_and_listen_past_it() {
 #[tokio::test]
 async fn without_a_way_past_it_polling_alone_delivers() {
     let world = World::new().await;
-    let bouncer = PgBouncer::before(&world.database.url, 2).await;
+    let bouncer = PgBouncer::that_forgets_options(&world.database.url, 2).await;
     let through = bouncer.instead(&world.relay_url());
     let relay = Relay::start(&world, &[("DATABASE_URL", &through)]);
     relay.says("relay started").await;

@@ -27,6 +27,15 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Before the server of this URL, with at most so many connections to it for each user and database.
     pub async fn before(url: &str, connections: u8) -> PgBouncer {
+        PgBouncer::with(url, connections, "").await
+    }
+
+    /// The same, set up not to refuse a setting that a client asks for at its start, but to forget it.
+    pub async fn that_forgets_options(url: &str, connections: u8) -> PgBouncer {
+        PgBouncer::with(url, connections, "ignore_startup_parameters = options\n").await
+    }
+
+    async fn with(url: &str, connections: u8, settings: &str) -> PgBouncer {
         let (credentials, rest) =
             url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).expect("a URL with a user");
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
@@ -40,7 +49,7 @@ impl PgBouncer {
         let settings = format!(
             "[databases]\n* = host={host} port={target_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
             unix_socket_dir =\nauth_type = trust\nauth_file = users.txt\npool_mode = transaction\n\
-            default_pool_size = {connections}\nmax_client_conn = 200\n"
+            default_pool_size = {connections}\nmax_client_conn = 200\n{settings}"
         );
         let own = unprivileged_user();
         for (name, text) in [("users.txt", users), ("pgbouncer.ini", settings)] {
