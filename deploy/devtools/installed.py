@@ -21,6 +21,8 @@ BY_HAND = "Set MONGOD to a mongod 6 or newer, or MONGODB_URL to a replica set th
 PYMONGO = "pymongo>=4.6,<5"
 SCHEMATHESIS = "schemathesis==4.32.5"
 AIOSMTPD = "aiosmtpd==1.4.6"
+KUBERNETES_VALIDATE = "kubernetes-validate==1.37.0"
+CARGO_DENY = "cargo-deny@0.20.2"
 
 
 def _succeeds(command: Sequence[str]) -> bool:
@@ -194,12 +196,44 @@ def chromium() -> str:
     return program
 
 
+def pgbouncer() -> str:
+    """The pooler of the tests; Debian keeps it where a plain user's PATH does not reach."""
+    def find() -> Optional[str]:
+        return os.environ.get("PGBOUNCER") or shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/sbin")
+
+    if not find():
+        apt_install(["pgbouncer"], "PgBouncer is not installed")
+    found = find()
+    if not found:
+        raise Problem("PgBouncer is not on PATH. Put it there or name it: PGBOUNCER")
+    return found
+
+
 def aiosmtpd(folder: Path) -> str:
     """The folder with the mail server of the tests and the demo."""
     if not folder.exists():
         step(f"fetching {AIOSMTPD} (1 MB, once)")
         _install(AIOSMTPD, folder)
     return str(folder)
+
+
+def kubernetes_validate(folder: Path) -> str:
+    """The folder with the schemas of Kubernetes' kinds and what holds manifests against them."""
+    if not folder.exists():
+        step(f"fetching {KUBERNETES_VALIDATE} (25 MB, once)")
+        _install(KUBERNETES_VALIDATE, folder)
+    return str(folder)
+
+
+def cargo_deny(folder: Path) -> str:
+    """The one on PATH, or one that is built here, which takes minutes."""
+    found = shutil.which("cargo-deny") or shutil.which(str(folder / "bin" / "cargo-deny"))
+    if not found:
+        step(f"building {CARGO_DENY} (some minutes, once)")
+        output_of(["cargo", "install", "--locked", "--quiet", "--root", str(folder), CARGO_DENY], 1800,
+                  what_to_do=f"Install it by hand: cargo install --locked {CARGO_DENY}")
+        found = str(folder / "bin" / "cargo-deny")
+    return found
 
 
 def prometheus(folder: Path) -> Tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit, urlunsplit
 
 from . import installed
+from .databases import as_user_of, make_users
 from .processes import Problem, end, last_lines, output_of, run_in_session, spawn, step
 from .servers import free_port, port_is_free
 
@@ -53,11 +54,13 @@ def listen_address(wanted: Optional[str]) -> str:
     return f"127.0.0.1:{free_port()}"
 
 
-def executables(checkout: Path, arguments: List[str], kind: str) -> Dict[str, str]:
+def executables(
+    checkout: Path, arguments: List[str], kind: str, env: Optional[Dict[str, str]] = None
+) -> Dict[str, str]:
     """Builds; the paths of its programs by name. cargo itself says where it puts them, wherever its target directory is."""
     # JSON goes to stdout; what people read goes to stderr as always
     command = ["cargo", *arguments, "--message-format=json-render-diagnostics"]
-    code, printed = run_in_session(command, checkout, BUILD_SECONDS, stdout=subprocess.PIPE)
+    code, printed = run_in_session(command, checkout, BUILD_SECONDS, env=env, stdout=subprocess.PIPE)
     if code != 0:
         raise Problem(f"cargo {arguments[0]} failed; its messages are above")
     messages = [json.loads(line) for line in printed.splitlines() if line.startswith(b"{")]
@@ -68,13 +71,13 @@ def executables(checkout: Path, arguments: List[str], kind: str) -> Dict[str, st
 class Programs:
     """All of them, on a database of the demo's own, and where they listen."""
 
-    def __init__(self, checkout: Path, logs: Path, env: Dict[str, str], database: str) -> None:
-        self.checkout, self.logs = checkout, logs
+    def __init__(self, checkout: Path, logs: Path, env: Dict[str, str], database: str, psql_env: Dict[str, str]) -> None:
+        self.checkout, self.logs, self.psql_env = checkout, logs, psql_env
         self.letters_folder, self.smtp_port = logs.parent / "letters", free_port()
         self.ingest_address = listen_address(os.environ.get("INGEST_LISTEN"))
         self.ingest_admin, self.relay_admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.running: "Dict[str, subprocess.Popen[bytes]]" = {}
-        self.binaries: Dict[str, str] = {}
+        self.commands: Dict[str, List[str]] = {}
         self.env = self._env(env, database)
 
     def _env(self, env: Dict[str, str], database: str) -> Dict[str, str]:
@@ -95,11 +98,15 @@ class Programs:
         if not shutil.which("cargo"):
             raise Problem("cargo is not on PATH. Install Rust with rustup, then try again")
         step("building ingest and relay")
-        self.binaries = executables(self.checkout, ["build", "--workspace", "--bins"], "bin")
+        built = executables(self.checkout, ["build", "--workspace", "--bins"], "bin")
+        self.commands = {name: [path] for name, path in built.items()}
 
     def relay(self, *arguments: str) -> str:
-        """One of its short commands; what it prints."""
-        return output_of([self.binaries["relay"], *arguments], 60, env=self.env)
+        """One of its short commands, as an operator; what it prints."""
+        return output_of([*self.commands["relay"], *arguments], 60, env=self._env_of("operator"))
+
+    def _env_of(self, role: str) -> Dict[str, str]:
+        return {**self.env, "DATABASE_URL": as_user_of(role, self.env["DATABASE_URL"])}
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -108,11 +115,12 @@ class Programs:
         """Migrates, starts all and waits until they are ready."""
         self._start_mail_server()
         step("relay migrate")
-        self.relay("migrate")
+        output_of([*self.commands["relay"], "migrate"], 60, env=self.env)
+        make_users(self.env["DATABASE_URL"], self.psql_env)
         for name, word, address in (("ingest", "serve", self.ingest_address), ("relay", "run", self.relay_admin)):
             step(f"starting {name} {word} on {address}")
-            spawn([self.binaries[name], word], self._log(name), lambda child, name=name: self.running.update({name: child}),
-                  env=self.env)
+            spawn([*self.commands[name], word], self._log(name), lambda child, name=name: self.running.update({name: child}),
+                  env=self._env_of(name))
         for name, address in (("ingest", self.ingest_address), ("relay", self.relay_admin)):
             self._wait_ready(name, address)
         step("ingest and relay are ready")

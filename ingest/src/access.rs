@@ -7,7 +7,7 @@ use crate::{
     source::{Source, Verifiers},
 };
 use hyper::HeaderMap;
-use shared::bearer::Tokens;
+use shared::{bearer::Tokens, process};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -77,6 +77,7 @@ impl CurrentAccess {
         let (current, mut hangup) = (self.clone(), signal(SignalKind::hangup())?);
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
+                process::notify_reloading();
                 let mut problems = Vec::new();
                 let access = settings.read(&mut problems);
                 if problems.is_empty() {
@@ -85,6 +86,7 @@ impl CurrentAccess {
                 } else {
                     tracing::error!(?problems, "the secrets were not read again, the old ones stay in force");
                 }
+                process::notify_ready();
             }
         });
         Ok(())

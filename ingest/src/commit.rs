@@ -10,12 +10,11 @@
 mod statement;
 
 use crate::email::Email;
-use deadpool_postgres::Client;
 use hyper::body::Bytes;
 use serde_json::Value;
 use shared::{
     message::{EmailId, Operation},
-    postgres::{is_transient, reason},
+    postgres::{Connection, is_transient, reason},
     trace::TraceParent,
 };
 pub use statement::{Holder, holders, store};
@@ -171,7 +170,7 @@ pub enum CommitError {
 /// # Errors
 /// [`CommitError`].
 pub async fn commit(
-    client: &Client,
+    client: &Connection,
     request: &CommitRequest,
     limits: CommitLimits,
 ) -> Result<Answer, CommitError> {
@@ -210,12 +209,13 @@ pub async fn commit(
 }
 
 impl Holder {
-    /// The request that stored it has the same content, or it has not.
+    /// The request that stored it has the same content, or it has not. Where that content is unknown, the key alone says that it is a
+    /// repeat: what was sent to the replaced service is not to be processed twice.
     ///
     /// # Errors
     /// [`CommitError::Mismatch`].
     pub fn answer(&self, request: &CommitRequest) -> Result<Answer, CommitError> {
-        if self.fingerprint == request.fingerprint {
+        if self.fingerprint.is_none_or(|fingerprint| fingerprint == request.fingerprint) {
             Ok(Answer { kind: AnswerKind::Duplicate, email_id: self.email_id })
         } else {
             Err(CommitError::Mismatch)
@@ -259,7 +259,7 @@ pub enum Known {
 ///
 /// # Errors
 /// The statements'.
-pub async fn known(client: &Client, requests: &[&CommitRequest]) -> Result<Vec<Option<Known>>, Error> {
+pub async fn known(client: &Connection, requests: &[&CommitRequest]) -> Result<Vec<Option<Known>>, Error> {
     let keys: Vec<_> = requests.iter().map(|request| request.key()).collect();
     let mut holders = holders(client, &keys.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let deliveries = deliveries(client, requests).await?;

@@ -21,7 +21,7 @@ const LOG_FORMAT: &str = "text";
 /// Where the programs listen, what they trust and what they allow, as texts from flags and variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
-    /// Postgres, as postgres://user@host:port/database
+    /// Postgres, as postgres://user:password@host:port/database; with TLS: ?sslmode=verify-full&sslrootcert=FILE
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<Secret>,
     /// File that holds it
@@ -119,7 +119,7 @@ impl Settings {
         );
         match &database_url {
             Some(url) => {
-                if let Err(error) = shared::postgres::config(url.expose(), "ingest") {
+                if let Err(error) = shared::postgres::check_url(url.expose()) {
                     problems.push(format!("DATABASE_URL: {error}"));
                 }
             }

@@ -4,10 +4,10 @@
 //! each request for all of its time: [`Database::watch`] finds that out for all of them, and everybody is told at once until it answers again.
 
 use crate::{config::Config, problem::Problem, telemetry::Full};
-use deadpool_postgres::{Client, Object, Pool, PoolError, TimeoutType};
+use deadpool_postgres::{PoolError, TimeoutType};
 use shared::{
     admin::{Readiness, measure_pool},
-    postgres::{self, PostgresError},
+    postgres::{self, Connection, Pool, PostgresError},
 };
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -78,7 +78,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Problem::Overloaded`], [`Problem::Unavailable`].
-    pub async fn client(self: &Arc<Database>) -> Result<Client, Problem> {
+    pub async fn client(self: &Arc<Database>) -> Result<Connection, Problem> {
         if self.is_silent() {
             return Err(Problem::Unavailable);
         }
@@ -144,10 +144,10 @@ impl Database {
     }
 
     /// Logs a failure to connect once, until its reason changes or a new connection succeeds. A full pool is no such failure.
-    fn note(&self, got: &Result<Object, PoolError>) {
+    fn note(&self, got: &Result<Connection, PoolError>) {
         let reason = match got {
             Err(PoolError::Timeout(TimeoutType::Wait)) => return,
-            Ok(client) if Object::metrics(client).recycle_count > 0 => return, // not a new one
+            Ok(client) if Connection::metrics(client).recycle_count > 0 => return, // not a new one
             Ok(_) => None,
             Err(error) => Some(postgres::pool_reason(error)),
         };

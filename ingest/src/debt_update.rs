@@ -77,6 +77,7 @@ pub fn parse(body: &[u8], arrival: Timestamp) -> Result<(Email, FirstMessage), P
         client_id: None,
         entry_key: None,
         expected: None,
+        hold: None,
     };
     let payload = serde_json::to_value(&message).map_err(|_| Problem::Internal)?;
     bound(&mut fields, &payload);

@@ -15,12 +15,17 @@ use crate::{
     request_body::HeldBody,
     telemetry::Full,
 };
-use deadpool_postgres::Client;
-use shared::{message::EmailId, postgres::abandon};
+use shared::{
+    message::EmailId,
+    postgres::{Connection, abandon},
+};
 use std::{
     collections::HashMap,
     iter,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -42,6 +47,14 @@ pub struct GroupCommit {
     rows: usize,
     closing: CancellationToken,
     tasks: TaskTracker,
+    progress: Arc<Progress>,
+}
+
+/// Jobs that went into the queue, and that were taken out of it.
+#[derive(Debug, Default)]
+struct Progress {
+    submitted: AtomicU64,
+    taken: AtomicU64,
 }
 
 /// A request that waits for its answer; its bytes and its place count until it is answered.
@@ -78,6 +91,7 @@ struct Worker {
     poker: Poker,
     batch_max: usize,
     limits: CommitLimits,
+    progress: Arc<Progress>,
     /// Leave to take a connection for what goes alone: the batches keep theirs.
     alone: Arc<Semaphore>,
 }
@@ -103,6 +117,7 @@ impl GroupCommit {
                 lock_wait: config.limits.lock_wait,
                 key_lifetime: config.limits.key_lifetime,
             },
+            progress: Arc::default(),
             alone: Arc::new(Semaphore::new((pool_size - workers).max(1))),
         };
         for _ in 0..workers {
@@ -110,7 +125,8 @@ impl GroupCommit {
         }
         let rows = config.limits.queue_rows;
         let places = Arc::new(Semaphore::new(rows));
-        GroupCommit { queue: sender, places, rows, closing: worker.closing, tasks: worker.tasks }
+        let Worker { closing, tasks, progress, .. } = worker;
+        GroupCommit { queue: sender, places, rows, closing, tasks, progress }
     }
 
     /// Puts a request into the queue. Its answer comes, whether or not anybody waits for it.
@@ -126,6 +142,7 @@ impl GroupCommit {
         let (answer, answered) = oneshot::channel();
         let job = Job { request, submitted: Instant::now(), _held: held, _place: place, answer };
         self.queue.send(job).map_err(|_| Full::Queue.shed())?; // the program ends
+        self.progress.submitted.fetch_add(1, Relaxed);
         Ok(answered)
     }
 
@@ -133,6 +150,19 @@ impl GroupCommit {
     #[must_use]
     pub fn depth(&self) -> usize {
         self.rows.saturating_sub(self.places.available_permits())
+    }
+
+    /// Tells, when asked now and then, whether the workers do their part: no job waits, or one was taken within `patience`. It has to be
+    /// longer than a worker waits for a commit; then a Postgres that does not answer is no standstill.
+    pub fn makes_progress(&self, patience: Duration) -> impl FnMut() -> bool + use<> {
+        let (progress, mut seen) = (Arc::clone(&self.progress), (0, Instant::now()));
+        move || {
+            let (taken, submitted) = (progress.taken.load(Relaxed), progress.submitted.load(Relaxed));
+            if taken != seen.0 || submitted <= taken {
+                seen = (taken, Instant::now());
+            }
+            seen.1.elapsed() < patience
+        }
     }
 
     /// Ends when no commit waits or runs any more, those whose client has left included. For the end of the program.
@@ -183,7 +213,10 @@ impl Worker {
         let mut jobs = Vec::new();
         loop {
             tokio::select! {
-                count = queue.recv_many(&mut jobs, self.batch_max) => return (count > 0).then_some(jobs),
+                count = queue.recv_many(&mut jobs, self.batch_max) => {
+                    self.progress.taken.fetch_add(count as u64, Relaxed);
+                    return (count > 0).then_some(jobs);
+                }
                 () = self.closing.cancelled(), if !queue.is_closed() => queue.close(),
             }
         }
@@ -233,7 +266,7 @@ impl Worker {
     }
 
     /// Stores the first of each group, or finds out which of them are stored already.
-    async fn store(&self, client: &Client, part: &[Group]) -> Result<Stored, tokio_postgres::Error> {
+    async fn store(&self, client: &Connection, part: &[Group]) -> Result<Stored, tokio_postgres::Error> {
         let limits = CommitLimits { lock_wait: self.limits.lock_wait.min(BATCH_LOCK_WAIT), ..self.limits };
         let requests = firsts(part);
         let stored = match commit::store(client, &requests, limits).await {
@@ -264,7 +297,7 @@ impl Worker {
         for group in part {
             if let Some(email_id) = stored.get(&group.key) {
                 let Group { first, repeats, .. } = group;
-                let fingerprint = first.request.fingerprint;
+                let fingerprint = Some(first.request.fingerprint);
                 first.end(Ok(Answer { kind: AnswerKind::Accepted, email_id: *email_id }));
                 let holder = Holder { fingerprint, email_id: *email_id, is_expired: false };
                 repeats.into_iter().for_each(|job| job.answer_from(&holder));

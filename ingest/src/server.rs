@@ -10,11 +10,12 @@ use crate::{
     telemetry,
 };
 use hyper::{Request, body::Incoming};
+use listenfd::ListenFd;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
     admin::{self, Readiness},
     http::{self, Limits},
-    postgres,
+    postgres, process,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -44,6 +45,16 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// More sockets than this program serves.
+    #[error(
+        "the service manager passes {0} sockets, expected one: keep a single ListenStream= in the .socket unit"
+    )]
+    Sockets(usize),
+    /// It is no TCP socket that listens.
+    #[error(
+        "the socket that the service manager passes cannot be used: {0}. It must be a ListenStream= of TCP"
+    )]
+    Passed(std::io::Error),
     /// The pool cannot be built from the URL.
     #[error(transparent)]
     Postgres(#[from] postgres::PostgresError),
@@ -67,7 +78,10 @@ pub struct Serving {
 /// # Errors
 /// [`StartError`].
 pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Serving, StartError> {
-    let (listener, address) = bind("INGEST_LISTEN", config.listen).await?;
+    let (listener, address) = match passed_by_the_service_manager()? {
+        Some(listener) => with_address("INGEST_LISTEN", config.listen, Ok(listener))?,
+        None => bind("INGEST_LISTEN", config.listen).await?,
+    };
     let (admin_listener, admin_address) = bind("INGEST_ADMIN_LISTEN", config.admin_listen).await?;
     let readiness = Readiness::waiting_for(&["postgres"]);
     let metrics = admin::install_metrics(telemetry::METRICS);
@@ -87,6 +101,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
     tokio::spawn(poker.run(url, background.clone()));
     tokio::spawn(warn_of_unsigned(config.access.verifiers.allow_unsigned, background.clone()));
     tokio::spawn(keep_metrics(metrics.clone(), background.clone()));
+    tokio::spawn(process::keep_watchdog(store.makes_progress(), background.clone()));
     let admin = serve_admin(
         admin_listener,
         config.limits.header_timeout,
@@ -109,10 +124,30 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
 }
 
 async fn bind(variable: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Listen { variable, address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    with_address(variable, address, TcpListener::bind(address).await)
+}
+
+fn with_address(
+    variable: &'static str,
+    address: SocketAddr,
+    listener: std::io::Result<TcpListener>,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = listener.and_then(|listener| listener.local_addr().map(|address| (listener, address)));
+    bound.map_err(|error| StartError::Listen { variable, address, error })
+}
+
+/// The socket of a systemd .socket unit, which stays open while this program restarts: nobody's connection is refused meanwhile.
+fn passed_by_the_service_manager() -> Result<Option<TcpListener>, StartError> {
+    let mut passed = ListenFd::from_env();
+    if passed.len() > 1 {
+        return Err(StartError::Sockets(passed.len()));
+    }
+    let taken = passed.take_tcp_listener(0).and_then(|listener| {
+        let Some(listener) = listener else { return Ok(None) };
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(Some)
+    });
+    taken.map_err(StartError::Passed)
 }
 
 /// Until the shutdown, and on until open requests have ended. Readiness goes first, so that a load balancer

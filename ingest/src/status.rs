@@ -1,9 +1,9 @@
 //! Where a mail stands: the answer of `GET /v1/emails/{id}`. Nothing personal leaves here.
 
-use deadpool_postgres::Object;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared::message::{EmailId, Operation};
+use shared::postgres::Connection;
 use tokio_postgres::{
     Error, Row,
     types::{ToSql, Type},
@@ -25,7 +25,7 @@ pub const STATUS: &str =
 ///
 /// # Errors
 /// What Postgres says.
-pub async fn status(client: &Object, email_id: EmailId) -> Result<Option<Value>, Error> {
+pub async fn status(client: &Connection, email_id: EmailId) -> Result<Option<Value>, Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] =
         [(&email_id, Type::INT8), (&Operation::possible_keys(email_id), Type::TEXT_ARRAY)];
     let rows = client.query_typed(STATUS, &parameters).await?;

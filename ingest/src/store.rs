@@ -15,6 +15,9 @@ use shared::{message::EmailId, postgres};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 
+/// For a machine that is short of everything: a restart would not help it.
+const STANDSTILL_MARGIN: Duration = Duration::from_secs(30);
+
 /// The way to Postgres.
 #[derive(Debug)]
 pub struct Store {
@@ -34,6 +37,11 @@ impl Store {
     /// Ends when no commit is running any more, those whose client has left included. For the end of the program.
     pub async fn all_committed(&self) {
         self.commits.all_committed().await;
+    }
+
+    /// Tells, when asked now and then, whether what is to be stored is carried to Postgres.
+    pub fn makes_progress(&self) -> impl FnMut() -> bool + use<> {
+        self.commits.makes_progress(2 * self.handler_timeout + STANDSTILL_MARGIN)
     }
 
     /// Requests without an answer yet.

@@ -1,5 +1,7 @@
 //! `relay audit`: what is wrong with the mails of the last days, how badly, and what to do. Reads both databases, changes nothing.
 
+mod shadow;
+
 use crate::{
     context::Context,
     ledger,
@@ -8,6 +10,8 @@ use crate::{
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+pub use shadow::{Agreement, Disagreement, ShadowAudit, audit_shadow};
+use shared::columns::typed;
 use shared::message::EmailId;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -207,10 +211,10 @@ pub async fn audit(context: &Context, lookback_days: u32) -> Result<Audit, Stop>
 
 async fn mails(context: &Context, since: Timestamp) -> Result<(HashSet<EmailId>, Vec<Issue>), Failure> {
     let seconds = STALLED_AFTER.as_secs_f64();
-    let look = async |connection: &mut deadpool_postgres::Client| {
+    let look = async |connection: &mut shared::postgres::Connection| {
         let unreadable = |error| ledger::unreadable(&error);
-        let all = connection.query(ALL, &[&since]).await.map_err(unreadable)?;
-        let wrong = connection.query(MAILS, &[&since, &seconds]).await.map_err(unreadable)?;
+        let all = connection.query_typed(ALL, &typed(&[&since])).await.map_err(unreadable)?;
+        let wrong = connection.query_typed(MAILS, &typed(&[&since, &seconds])).await.map_err(unreadable)?;
         Ok((all, wrong))
     };
     let (all, wrong) = context.ask(Instant::now() + LOOK, "no reply to a look at the mails", look).await?;

@@ -9,6 +9,7 @@ use shared::message::Operation;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 
@@ -109,6 +110,8 @@ pub struct LaneEntry {
     pub counts: Counts,
     /// Why its breaker is open.
     pub failure: Option<Failure>,
+    /// When the lane said something last.
+    pub seen: Instant,
 }
 
 /// Which operations must not be claimed.
@@ -145,6 +148,18 @@ impl Board {
             }
             lane.failure = failure;
         });
+    }
+
+    /// A lane that is in trouble, or walks through many messages that are not for it, is alive all the same.
+    pub fn touch(&self, operation: Operation) {
+        self.change(operation, |_| {});
+    }
+
+    /// Whether every lane that may work has said something within this time.
+    #[must_use]
+    pub fn all_seen_within(&self, patience: Duration) -> bool {
+        let is_well = |lane: &LaneEntry| lane.state == LaneState::Paused || lane.seen.elapsed() < patience;
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values().all(is_well)
     }
 
     /// A lane has messages in hand. Whether what it works with is back shows when they have gone through.
@@ -205,12 +220,15 @@ impl Board {
 
     fn change(&self, operation: Operation, change: impl FnOnce(&mut LaneEntry)) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        change(lanes.entry(operation).or_insert_with(|| LaneEntry {
+        let lane = lanes.entry(operation).or_insert_with(|| LaneEntry {
             state: LaneState::Idle,
             since: Timestamp::now(),
             counts: Counts::default(),
             failure: None,
-        }));
+            seen: Instant::now(),
+        });
+        lane.seen = Instant::now();
+        change(lane);
     }
 }
 
@@ -239,6 +257,16 @@ mod tests {
         assert!(board.is_paused(operation) && !board.is_paused(Operation::EmailExtraction));
         board.pause(HashSet::new());
         assert!(!board.is_paused(operation));
+    }
+
+    #[test]
+    fn a_lane_that_says_nothing_is_noticed_unless_it_is_paused() {
+        let (board, operation) = (Board::default(), Operation::CreditorDebtUpdate);
+        assert!(board.all_seen_within(Duration::ZERO), "nobody has to say anything yet");
+        board.work(operation);
+        assert!(board.all_seen_within(Duration::from_secs(3600)) && !board.all_seen_within(Duration::ZERO));
+        board.set(operation, LaneState::Paused, None);
+        assert!(board.all_seen_within(Duration::ZERO));
     }
 
     #[test]

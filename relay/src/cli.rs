@@ -5,8 +5,10 @@
 mod apply;
 mod correct;
 mod dead_letters;
+mod erase;
 mod explain;
 mod extract;
+mod import_legacy;
 mod moment;
 mod pause;
 mod reconcile;
@@ -20,12 +22,11 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use deadpool_postgres::Client as Connection;
 use serde_json::{Value, json};
 use shared::{
     message::EmailId,
     money::Amount,
-    postgres,
+    postgres::{self, Connection, Migrated},
     process::{self, EXIT_BAD_CONFIGURATION, Secret},
 };
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -61,6 +62,10 @@ enum Command {
     Correct(correct::Correct),
     /// Make new messages from what is known of the selected mails now
     Replay(replay::Replay),
+    /// Remove a client's personal data, with a receipt; changes nothing without --apply
+    Erase(erase::Erase),
+    /// Take over mails, keys and unfinished messages of the service that this one replaces; changes nothing without --apply
+    ImportLegacy(import_legacy::ImportLegacy),
     /// Break glass: write debt updates, given as JSON lines, to MongoDB without Postgres
     Apply(apply::Apply),
     /// Mails that wait for a person's decision
@@ -191,8 +196,13 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Correct(correct) => correct.run(cli.json, &cli.settings).await,
         Command::Replay(replay) => replay.run(cli.json, &cli.settings).await,
         Command::Apply(apply) => apply.run(cli.json, &cli.settings).await,
-        Command::Migrate
-        | Command::Review(_)
+        Command::Erase(erase) => erase.run(cli.json, &cli.settings).await,
+        Command::ImportLegacy(import) => import.run(cli.json, &cli.settings).await,
+        Command::Migrate => match cli.settings.postgres_itself() {
+            Ok(url) => migrate(cli.json, &url).await.map(|()| ExitCode::SUCCESS),
+            Err(problem) => return bad_configuration(&[problem]),
+        },
+        Command::Review(_)
         | Command::DeadLetters(_)
         | Command::Pause(_)
         | Command::Resume(_)
@@ -238,7 +248,6 @@ async fn run_once(context: crate::context::Context) -> anyhow::Result<ExitCode> 
 
 async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Migrate => migrate(json, url).await?,
         Command::Review(Review::List { limit }) => {
             let held = review::held(&connection(url).await?, i64::from(*limit)).await?;
             if json {
@@ -278,11 +287,14 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
         Command::Resume(arguments) => pause::resume(arguments, json, url).await?,
         Command::Status(arguments) => status::run(arguments, json, url).await?,
         Command::Run { .. }
+        | Command::Migrate
         | Command::Extract { .. }
         | Command::Explain(_)
         | Command::Correct(_)
         | Command::Replay(_)
         | Command::Apply(_)
+        | Command::Erase(_)
+        | Command::ImportLegacy(_)
         | Command::Reconcile(_)
         | Command::Audit(_)
         | Command::CheckConfig => {}
@@ -291,16 +303,20 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
 }
 
 async fn migrate(json: bool, url: &Secret) -> anyhow::Result<()> {
-    let applied = postgres::migrate(url.expose()).await?;
+    let Migrated { applied, roles } = postgres::migrate(url.expose()).await?;
     let schema = postgres::schema_of_this_build();
     if json {
-        println!("{}", json!({ "applied": applied, "schema": schema }));
+        println!("{}", json!({ "applied": applied, "schema": schema, "roles_problem": roles.err() }));
         return Ok(());
     }
     for name in &applied {
         println!("applied {name}");
     }
     println!("the schema is at version {schema}");
+    match roles {
+        Ok(()) => println!("the roles ingest, relay and operator have their rights"),
+        Err(problem) => println!("note: {problem}"),
+    }
     Ok(())
 }
 

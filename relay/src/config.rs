@@ -4,6 +4,7 @@ mod extractor;
 mod notification;
 mod reconcile;
 mod resend;
+mod retention;
 
 use crate::{extraction::model::ModelConfig, reconcile::Schedule, smtp::Mailer, write_guard::WriteGuard};
 use clap::Args;
@@ -12,6 +13,7 @@ pub use notification::NotificationSettings;
 pub use reconcile::ReconcileSettings;
 use reqwest::Url;
 pub use resend::{ResendConfig, ResendSettings};
+pub use retention::RetentionSettings;
 use shared::bearer::Tokens;
 use shared::process::{LogFormat, Secret, log_filter, secret};
 use std::{
@@ -24,7 +26,7 @@ use std::{
 const ADMIN_LISTEN: &str = "127.0.0.1:9465";
 const HOLD_LOWER_AMOUNTS: &str = "true";
 const POOL_SIZE: &str = "8";
-const RETENTION_DAYS: &str = "30";
+const SHADOW: &str = "false";
 const LOG_FORMAT: &str = "text";
 
 /// What MongoDB refuses in the name of a database.
@@ -34,19 +36,19 @@ const NOT_IN_A_DATABASE_NAME: [char; 13] =
 /// As given on the command line and in the environment. An empty variable counts as not set.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// Postgres, as postgres://user:password@host:port/name
+    /// Postgres, as postgres://user:password@host:port/name; with TLS: ?sslmode=verify-full&sslrootcert=FILE
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
     database_url: Option<Secret>,
     /// File that holds DATABASE_URL
     #[arg(long, env = "DATABASE_URL_FILE", global = true)]
     database_url_file: Option<String>,
-    /// Postgres for LISTEN, where DATABASE_URL is a PgBouncer [default: DATABASE_URL]
+    /// Postgres for LISTEN and migrate, where DATABASE_URL is a PgBouncer [default: DATABASE_URL]
     #[arg(long, env = "DATABASE_DIRECT_URL", hide_env_values = true, global = true)]
     database_direct_url: Option<Secret>,
     /// File that holds DATABASE_DIRECT_URL
     #[arg(long, env = "DATABASE_DIRECT_URL_FILE", global = true)]
     database_direct_url_file: Option<String>,
-    /// MongoDB, as mongodb://user:password@host:port/?replicaSet=name; a replica set
+    /// MongoDB, as mongodb://user:password@host:port/?replicaSet=name; with TLS: &tls=true&tlsCAFile=FILE
     #[arg(long, env = "MONGODB_URL", hide_env_values = true, global = true)]
     mongodb_url: Option<Secret>,
     /// File that holds MONGODB_URL
@@ -66,9 +68,11 @@ pub struct Settings {
     /// Postgres connections, at most; beside them one listens [5 to 100]
     #[arg(long, env = "RELAY_POOL_SIZE", default_value = POOL_SIZE, global = true)]
     pool_size: String,
-    /// Days after which a finished message is removed from the outbox [1 to 3650]
-    #[arg(long, env = "RELAY_RETENTION_DAYS", default_value = RETENTION_DAYS, global = true)]
-    retention_days: String,
+    #[command(flatten)]
+    retention: RetentionSettings,
+    /// Only watch, in a database of its own: decide and record, and write no MongoDB and no letters: true or false
+    #[arg(long, env = "RELAY_SHADOW", default_value = SHADOW, default_missing_value = "true", num_args = 0..=1, require_equals = true, global = true)]
+    shadow: String,
     /// How log lines look: json or text
     #[arg(long, env = "LOG_FORMAT", default_value = LOG_FORMAT, global = true)]
     log_format: String,
@@ -108,6 +112,10 @@ pub struct Config {
     pub pool_size: usize,
     /// How long finished messages stay.
     pub retention: Duration,
+    /// How long the texts of mails stay after their end.
+    pub mail_retention: Duration,
+    /// Whether the relay only watches.
+    pub is_shadow: bool,
     /// Where mails are fetched whose events carried only an id; None = this relay fetches none.
     pub resend: Option<ResendConfig>,
     /// What sends letters to the firm; None = nothing is sent.
@@ -136,6 +144,14 @@ impl Settings {
         usable("DATABASE_URL", url)
     }
 
+    /// Postgres past a `PgBouncer`: migrations need a session of their own.
+    ///
+    /// # Errors
+    /// The problem, with the variable's name.
+    pub fn postgres_itself(&self) -> Result<Secret, String> {
+        self.direct_database()?.map_or_else(|| self.database(), Ok)
+    }
+
     /// MongoDB and its database, for the commands that can do without; None = not configured.
     ///
     /// # Errors
@@ -156,6 +172,14 @@ impl Settings {
         let hold_lower = given(&self.hold_lower_amounts, HOLD_LOWER_AMOUNTS).parse();
         let hold_lower = hold_lower.or(Err("RELAY_HOLD_LOWER_AMOUNTS must be true or false"))?;
         Ok(WriteGuard { hold_lower })
+    }
+
+    /// Whether the relay only watches, for the commands that need nothing else.
+    ///
+    /// # Errors
+    /// The problem, with the variable's name.
+    pub fn is_shadow(&self) -> Result<bool, String> {
+        given(&self.shadow, SHADOW).parse().or(Err("RELAY_SHADOW must be true or false".into()))
     }
 
     /// What reads the mails, for the commands that need nothing else; None = the rules.
@@ -184,8 +208,8 @@ impl Settings {
         let guard = keep(&mut problems, self.guard());
         let pool_size =
             keep(&mut problems, number("RELAY_POOL_SIZE", given(&self.pool_size, POOL_SIZE), 5..=100));
-        let days = given(&self.retention_days, RETENTION_DAYS);
-        let retention = keep(&mut problems, number("RELAY_RETENTION_DAYS", days, 1..=3650));
+        let retention = self.retention.check(&mut problems);
+        let is_shadow = keep(&mut problems, self.is_shadow());
         let extractor = keep_all(&mut problems, self.extractor());
         let console_tokens = keep(&mut problems, self.console_tokens());
         let resend = self.resend.check(&mut problems);
@@ -207,11 +231,14 @@ impl Settings {
                 guard: guard?,
                 extractor: extractor?,
                 pool_size: pool_size?.try_into().ok()?,
-                retention: Duration::from_secs(retention? * 86_400),
+                retention: retention?.0,
+                mail_retention: retention?.1,
+                is_shadow: is_shadow?,
                 resend,
-                mailer: mailer?,
+                // A letter would tell of what nobody has written.
+                mailer: mailer?.filter(|_| is_shadow == Some(false)),
                 console_tokens: console_tokens?,
-                reconcile,
+                reconcile: reconcile.filter(|_| is_shadow == Some(false)), // it would find all of the ledger missing
                 reconcile_rows_per_second: reconcile_rows_per_second?,
             })
         };
@@ -263,8 +290,8 @@ fn number(name: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, Str
 }
 
 fn usable(name: &str, url: Secret) -> Result<Secret, String> {
-    match shared::postgres::config(url.expose(), "check") {
-        Ok(_) => Ok(url),
+    match shared::postgres::check_url(url.expose()) {
+        Ok(()) => Ok(url),
         Err(error) => Err(format!("{name}: {error}")),
     }
 }

@@ -11,7 +11,6 @@ mod plot;
 pub use history::History;
 
 use crate::{dead_letters, explain, outbox::DeadLetterFilter, review, status};
-use deadpool_postgres::{Client as Connection, Pool};
 use hyper::{
     HeaderMap, Method,
     header::{HOST, HeaderName, HeaderValue, WWW_AUTHENTICATE},
@@ -20,7 +19,7 @@ use maud::Markup;
 use shared::{
     bearer::Tokens,
     http::{Reply, reply},
-    postgres::{abandon, pool_reason, reason},
+    postgres::{Connection, Pool, abandon, pool_reason, reason},
 };
 use std::{
     net::{IpAddr, SocketAddr},

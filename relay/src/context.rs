@@ -10,8 +10,10 @@ use crate::{
     turns::Turns,
     write_guard::WriteGuard,
 };
-use deadpool_postgres::{Client as Connection, Pool};
-use shared::postgres::{abandon, pool_reason};
+use shared::{
+    postgres::{Connection, Pool},
+    postgres::{abandon, pool_reason},
+};
 use std::sync::Arc;
 use tokio::{
     sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
@@ -35,6 +37,8 @@ pub struct Context {
     pub resend: Option<Resend>,
     /// Whose turn it is among the workers.
     pub turns: Turns,
+    /// Whether nothing is written to MongoDB.
+    pub is_shadow: bool,
     /// What the lanes do, and which of them must not claim.
     pub board: Board,
     in_flight: Arc<RwLock<()>>,
@@ -61,6 +65,7 @@ impl Context {
             mailer: None,
             resend: None,
             turns: Turns::default(),
+            is_shadow: false,
             board: Board::default(),
             in_flight: Arc::default(),
         }

@@ -12,15 +12,17 @@ use crate::{
     },
     operator,
 };
-use deadpool_postgres::{Client as Connection, Transaction};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use shared::{
+    columns::{Typed, typed},
     message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Origin, Revision, Stamp},
     money::Amount,
+    postgres::Connection,
 };
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::Transaction;
+use tokio_postgres::types::Json;
 
 /// The latest correction of an entry that has still to be carried out. By `decisions_email`, then by primary key.
 const WAITING: &str = "
@@ -141,14 +143,17 @@ pub async fn correct(
 ) -> Result<Corrected, CorrectError> {
     let transaction = connection.transaction().await?;
     let mail = current_update::lock(&transaction, email_id).await?.ok_or(CorrectError::NoMail(email_id))?;
+    if mail.text_removed.as_ref().is_some_and(|(_, by)| by == "erasure") {
+        return Err(CorrectError::NoUpdate(email_id));
+    }
     let entries = entries::of_mail(&transaction, email_id).await?;
     let (entry, stored) = choose(email_id, entries, wish.entry.as_deref())?;
     let amount = match wish.right {
         Right::Amount(amount) => amount,
         Right::Before => entry.old_amount.ok_or(CorrectError::NothingBefore(email_id))?,
     };
-    let parameters: [&(dyn ToSql + Sync); 3] = [&email_id, &entry.client_id, &entry.entry_key];
-    let waiting = transaction.query_opt(WAITING, &parameters).await?;
+    let parameters: [&dyn Typed; 3] = [&email_id, &entry.client_id, &entry.entry_key];
+    let waiting = transaction.query_typed_opt(WAITING, &typed(&parameters)).await?;
     let waiting = waiting.map(|row| {
         let parsed = |column| row.get::<_, Option<String>>(column);
         (
@@ -180,7 +185,7 @@ pub async fn correct(
     };
     let mut update = update.ok_or(CorrectError::NoUpdate(email_id))?;
     let seen = [Some(stored.stamp), Some(update.stamp), waiting.and_then(|(_, _, stamp)| stamp)];
-    let now: i64 = transaction.query_one(NOW, &[]).await?.get(0);
+    let now: i64 = transaction.query_typed_one(NOW, &[]).await?.get(0);
     update.stamp = newer_stamp(email_id, now, seen).ok_or(CorrectError::NoStamp(email_id))?;
     update.new_debt_amount = Some(amount);
     (update.origin, update.decided_by, update.expected) = (Origin::Decision, Some(wish.by.clone()), None);
@@ -205,7 +210,7 @@ async fn enqueue(
         Right::Before => "reverted",
     };
     let candidates = json!([{ "client_id": client_id, "aktenzeichen": aktenzeichen, "entries": [{ "entry_key": entry_key }] }]);
-    let parameters: [&(dyn ToSql + Sync); 11] = [
+    let parameters: [&dyn Typed; 11] = [
         email_id,
         &operation.aggregate_type(),
         &operation.name(),
@@ -218,7 +223,7 @@ async fn enqueue(
         &wish.by,
         &candidates,
     ];
-    let row = transaction.query_opt(ledger::DECIDE.as_str(), &parameters).await?;
+    let row = transaction.query_typed_opt(ledger::DECIDE.as_str(), &typed(&parameters)).await?;
     let message_id = row.ok_or(CorrectError::Rival(*email_id))?.get(0);
     let detail = json!({ "decision": decision, "client_id": client_id, "entry_key": entry_key, "old_amount": old_amount,
         "new_amount": new_amount, "reason": wish.reason });

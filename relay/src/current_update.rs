@@ -5,14 +5,16 @@ use crate::{
     debt_update::{self, Head, Reading},
     ledger::entries,
 };
-use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use serde_json::Value;
+use shared::columns::typed;
 use shared::message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Revision, Stamp};
+use tokio_postgres::GenericClient;
 
 /// Holds the mail's row, so that of two people one goes first. By primary key.
 const LOCK: &str =
-    "select from_email, received_at, extracted_data from incoming_emails where id = $1 for update";
+    "select from_email, received_at, extracted_data, legacy_id is not null, text_removed_at, text_removed_by
+    from incoming_emails where id = $1 for update";
 
 /// The mail's debt update of the highest stamp, by the unique index on `idempotency_key` and, for those that a person or a repair has
 /// made, through `decisions_email` by primary key.
@@ -45,6 +47,10 @@ pub struct Mail {
     received_at: Timestamp,
     /// What was read in it; None = nobody has read it.
     pub extracted_data: Option<Value>,
+    /// Whether it comes from the replaced service, whose writes carry no mark.
+    pub is_imported: bool,
+    /// When its text was removed, and by what: retention or erasure.
+    pub text_removed: Option<(Timestamp, String)>,
 }
 
 /// A mail's newest debt update.
@@ -68,12 +74,14 @@ pub async fn lock(
     transaction: &impl GenericClient,
     email_id: EmailId,
 ) -> Result<Option<Mail>, tokio_postgres::Error> {
-    let row = transaction.query_opt(LOCK, &[&email_id]).await?;
+    let row = transaction.query_typed_opt(LOCK, &typed(&[&email_id])).await?;
     Ok(row.map(|row| Mail {
         email_id,
         from_email: row.get(0),
         received_at: row.get(1),
         extracted_data: row.get(2),
+        is_imported: row.get(3),
+        text_removed: row.get::<_, Option<Timestamp>>(4).zip(row.get(5)),
     }))
 }
 
@@ -86,7 +94,9 @@ pub async fn newest(
     email_id: EmailId,
 ) -> Result<Option<Newest>, CurrentError> {
     let keys = Operation::possible_keys(email_id);
-    let Some(row) = connection.query_opt(NEWEST, &[&email_id, &keys]).await? else { return Ok(None) };
+    let Some(row) = connection.query_typed_opt(NEWEST, &typed(&[&email_id, &keys])).await? else {
+        return Ok(None);
+    };
     let update = serde_json::from_value(row.get(1)).map_err(|error| unreadable(email_id, &error))?;
     Ok(Some(Newest { message_id: row.get(0), update, is_waiting: row.get(2), is_discarded: row.get(3) }))
 }
@@ -107,7 +117,7 @@ pub async fn rebuilt(
     if !reading.is_creditor_reply {
         return Ok(None);
     }
-    let accepted: i64 = connection.query_one(ACCEPTED, &[&email_id]).await?.get(0);
+    let accepted: i64 = connection.query_typed_one(ACCEPTED, &typed(&[&email_id])).await?.get(0);
     let first = Stamp::new(mail.received_at, email_id, Revision::FIRST);
     let mut stamp = first.map_err(|error| CurrentError::Unreadable(email_id, error.to_string()))?;
     for _ in 0..accepted {

@@ -8,12 +8,11 @@ use crate::{
     operator::{self, Act, PastAct},
     outbox::{self, DeadLetter, DeadLetterFilter, MessageRow},
 };
-use deadpool_postgres::Client as Connection;
 pub use fingerprint::{group_name, pattern};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::{message::MessageId, outbox::POKE};
+use shared::{message::MessageId, outbox::POKE, postgres::Connection};
 use std::collections::HashMap;
 
 /// Messages of one transaction: it holds them and their mails locked for some 50 ms.

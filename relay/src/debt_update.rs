@@ -41,6 +41,9 @@ pub struct Reading {
     confidence: Option<f64>,
     #[serde(default)]
     summary: Option<String>,
+    /// Of a mail of the replaced service: why no amount of it is written without a person.
+    #[serde(default)]
+    hold: Option<String>,
 }
 
 impl From<&ExtractedEntities> for Reading {
@@ -55,6 +58,7 @@ impl From<&ExtractedEntities> for Reading {
             reference_numbers: entities.reference_numbers,
             confidence: Some(entities.confidence),
             summary: entities.summary,
+            hold: None,
         }
     }
 }
@@ -80,6 +84,7 @@ pub fn of_reading(head: Head<'_>, reading: &Reading, stamp: Stamp) -> CreditorDe
         client_id: None,
         entry_key: None,
         expected: None,
+        hold: reading.hold.clone(),
     }
 }
 
@@ -96,7 +101,9 @@ pub fn make_fit(update: &mut CreditorDebtUpdate) {
     }
 }
 
-fn cut(text: &str, length: usize) -> String {
+/// The text without NUL and at most so many characters long.
+#[must_use]
+pub fn cut(text: &str, length: usize) -> String {
     text.chars().filter(|character| *character != '\0').take(length).collect()
 }
 

@@ -9,13 +9,13 @@ use crate::{
     ledger::entries::{self, LedgerEntry},
     review,
 };
-use deadpool_postgres::Client as Connection;
 pub use entry::{EntryExplanation, explain_entry};
 use jiff::Timestamp;
 pub use mongodb::{MongoDb, MongoEntry, MongoSide};
 use serde::Serialize;
 use serde_json::Value;
 use shared::message::{EmailId, MessageId, Operation};
+use shared::{columns::typed, postgres::Connection};
 use std::collections::HashSet;
 use tokio_postgres::Row;
 pub use words::Event;
@@ -24,7 +24,7 @@ pub use words::Event;
 const MAIL: &str = "
 select source, webhook_id, ticket_id, received_at, received_at_note, m.created_at, processing_status, processing_error, match_status,
     match_confidence::float8, matched_at, sync_status, sync_error, sync_retry_count, processed_at, token_count_before, token_count_after,
-    m.idempotency_key, k.key, k.expires_at
+    m.idempotency_key, k.key, k.expires_at, m.text_removed_at, m.text_removed_by
 from incoming_emails m left join idempotency_keys k on k.key = m.source || ':' || m.webhook_id
 where m.id = $1";
 
@@ -95,6 +95,10 @@ pub struct Explanation {
     pub token_count_before: Option<i32>,
     /// And of what was left to read.
     pub token_count_after: Option<i32>,
+    /// When its text was removed.
+    pub text_removed_at: Option<Timestamp>,
+    /// By what: retention or erasure.
+    pub text_removed_by: Option<String>,
     /// Its messages, in the order of their creation.
     pub steps: Vec<Step>,
     /// What was decided about it, in order.
@@ -168,11 +172,12 @@ pub async fn explain(
     connection: &Connection,
     email_id: EmailId,
 ) -> Result<Option<Explanation>, tokio_postgres::Error> {
-    let Some(mail) = connection.query_opt(MAIL, &[&email_id]).await? else { return Ok(None) };
+    let Some(mail) = connection.query_typed_opt(MAIL, &typed(&[&email_id])).await? else { return Ok(None) };
     let keys = Operation::possible_keys(email_id);
-    let steps = connection.query(MESSAGES, &[&email_id, &keys]).await?;
-    let decisions = connection.query(DECISIONS, &[&email_id]).await?;
-    let ledger = entries::of_mail(connection, email_id).await?.into_iter().filter_map(|entry| entry.ledger);
+    let steps = connection.query_typed(MESSAGES, &typed(&[&email_id, &keys])).await?;
+    let decisions = connection.query_typed(DECISIONS, &typed(&[&email_id])).await?;
+    let ledger =
+        entries::of_mail(&***connection, email_id).await?.into_iter().filter_map(|entry| entry.ledger);
     Ok(Some(Explanation {
         email_id,
         source: mail.get(0),
@@ -195,6 +200,8 @@ pub async fn explain(
         processed_at: mail.get(14),
         token_count_before: mail.get(15),
         token_count_after: mail.get(16),
+        text_removed_at: mail.get(20),
+        text_removed_by: mail.get(21),
         steps: steps.iter().map(step).collect(),
         decisions: decisions.iter().map(decided).collect(),
         ledger: ledger.collect(),

@@ -4,14 +4,14 @@
 
 use crate::{
     board::{Board, Counts, LaneEntry, LaneState},
+    mode,
     outbox::{self, Backlog, Floors, OTHERS},
     pauses,
     workers::{self, Identity, LaneReport, Lanes},
 };
-use deadpool_postgres::{Client as Connection, Pool};
 use shared::{
     message::Operation,
-    postgres::{abandon, pool_reason, reason},
+    postgres::{Connection, Pool, abandon, pool_reason, reason},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -44,6 +44,9 @@ struct Heartbeat {
     /// Operations that have a lane here.
     configured: Vec<Operation>,
     floors: Arc<Mutex<Floors>>,
+    /// Whether this relay only watches, and whether such a one may work in this database; until that is known all lanes wait.
+    is_shadow: bool,
+    is_admitted: Option<bool>,
     /// As of the last look.
     paused: HashSet<Operation>,
     /// The counts of the last minute, one entry per renewal.
@@ -56,6 +59,7 @@ pub async fn run(
     board: Board,
     identity: Identity,
     configured: Vec<Operation>,
+    is_shadow: bool,
     stop: CancellationToken,
 ) {
     let history = VecDeque::from([(Instant::now(), HashMap::new())]);
@@ -63,8 +67,17 @@ pub async fn run(
     let worker = identity.worker.clone();
     let measuring = measure_all(&pool, Arc::clone(&floors));
     let paused = HashSet::new();
-    let mut heartbeat =
-        Heartbeat { pool: pool.clone(), board, identity, configured, floors, paused, history };
+    let mut heartbeat = Heartbeat {
+        pool: pool.clone(),
+        board,
+        identity,
+        configured,
+        floors,
+        is_shadow,
+        is_admitted: None,
+        paused,
+        history,
+    };
     stop.run_until_cancelled(async { tokio::join!(heartbeat.beat_all(), measuring) }).await;
     let goodbye = async {
         if let Ok(connection) = pool.get().await {
@@ -157,6 +170,16 @@ impl Heartbeat {
     }
 
     async fn look(&mut self, connection: &Connection) -> Result<(), tokio_postgres::Error> {
+        if self.is_admitted != Some(true) {
+            let refusal = mode::admit(connection, self.is_shadow, &self.identity.worker).await?;
+            let was_told = self.is_admitted.replace(refusal.is_none()).is_some();
+            if let Some(text) = refusal {
+                if !was_told {
+                    tracing::error!("this relay claims nothing: {text}");
+                }
+                return Ok(());
+            }
+        }
         let paused = pauses::paused(connection).await?;
         for operation in Operation::ALL {
             let is_paused = if paused.contains(&operation) { 1.0 } else { 0.0 };

@@ -58,6 +58,7 @@ impl Lane {
                 self.pipeline.flow(WhenIdle::Wait(&wake), &mut self.mark, &mut self.summary, &shutdown).await;
             let Err(trouble) = flow else { continue };
             self.pipeline.report(Err(&trouble));
+            self.pipeline.touch();
             match trouble {
                 Trouble::Postgres(_) => sleep_or(POSTGRES_PAUSE, &shutdown).await,
                 Trouble::Sink(failure) => {

@@ -5,17 +5,18 @@
 
 mod dead_letters;
 pub mod entries;
+pub(crate) mod erase;
 mod mails;
 
 use crate::outcome::{Failure, FailureClass, Outcome, Transition};
 pub(crate) use dead_letters::{DISCARDED_EMAILS, REQUEUED_EMAILS};
-use deadpool_postgres::Client as Connection;
 pub use mails::{StoredMail, UnsettledMail, mails, tickets, unsettled};
 use shared::{
-    columns::{Column, column},
+    columns::{Column, column, typed},
     message::{EmailId, MessageId, Stamp},
     money::Amount,
     outbox::{INSERT, ONCE, trace_of_mail},
+    postgres::Connection,
     process::bounded_error,
 };
 use std::{collections::HashMap, sync::LazyLock};
@@ -327,8 +328,7 @@ pub async fn marks(
         return Ok(HashMap::new());
     }
     let (clients, entries): (Vec<&str>, Vec<&str>) = keys.iter().copied().unzip();
-    let statement = connection.prepare_cached(LEDGER_STAMPS).await?;
-    let rows = connection.query(&statement, &[&clients, &entries]).await?;
+    let rows = connection.query_often(LEDGER_STAMPS, &typed(&[&clients, &entries])).await?;
     let read = |row: &tokio_postgres::Row| {
         let stamp = Stamp::try_from(row.get::<_, i64>(2)).ok()?; // the table's check keeps it >= 0
         let amount = row.get::<_, String>(4).parse().ok();

@@ -1,13 +1,14 @@
 //! Removes what nobody needs any more: finished messages after their retention, expired idempotency keys, relays that went long ago.
 //!
 //! Any relay does it, in small batches with long rests; an advisory lock keeps two from doing the same work. Dead messages, waiting
-//! ones and those that a person has still to decide on stay. Mails, ledger and decisions are never touched.
+//! ones and those that a person has still to decide on stay. Ledger and decisions are never touched, mails only lose their text (`texts.rs`).
+
+pub mod texts;
 
 use crate::{reconcile, workers};
-use deadpool_postgres::{Client as Connection, Pool};
 use shared::{
     message::MessageId,
-    postgres::{AdvisoryLock, pool_reason, reason},
+    postgres::{AdvisoryLock, Connection, Pool, pool_reason, reason},
 };
 use std::time::{Duration, Instant};
 use tokio_postgres::types::{ToSql, Type};
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause between two passes.
 const EVERY: Duration = Duration::from_secs(60);
+/// And between two walks over all mails, whose retention is counted in days.
+const EVERY_WALK: Duration = Duration::from_secs(3600);
 /// Rests this many times as long as the last batch took, so that the lanes have the server.
 const REST: u32 = 4;
 /// Rows of one batch, some 10 ms.
@@ -61,7 +64,8 @@ pub struct Removed {
 }
 
 /// Pass after pass until the token is cancelled.
-pub async fn run(pool: Pool, retention: Duration, shutdown: CancellationToken) {
+pub async fn run(pool: Pool, retention: Duration, mail_retention: Duration, shutdown: CancellationToken) {
+    let mut walked: Option<Instant> = None;
     while shutdown.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         match shutdown.run_until_cancelled(pass(&pool, retention)).await {
             Some(Ok(Removed { messages: 0, keys: 0 })) | None => {}
@@ -69,6 +73,14 @@ pub async fn run(pool: Pool, retention: Duration, shutdown: CancellationToken) {
                 tracing::info!(messages, keys, "removed finished messages and expired keys");
             }
             Some(Err(text)) => tracing::warn!("maintenance: {text}"),
+        }
+        if walked.is_none_or(|at| at.elapsed() >= EVERY_WALK) {
+            walked = Some(Instant::now());
+            match shutdown.run_until_cancelled(texts::pass(&pool, mail_retention)).await {
+                Some(Ok(0)) | None => {}
+                Some(Ok(mails)) => tracing::info!(mails, "removed the texts of mails"),
+                Some(Err(text)) => tracing::warn!("maintenance: {text}"),
+            }
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::client::{Client, Entry};
 pub use client_keys::{ClientIndex, ClientKeys, client_keys, spellings};
 use shared::message::CreditorDebtUpdate;
 use std::{cell::OnceCell, collections::BTreeSet};
-use words::{bare_number, domain, fold, is_freemail, significant_words};
+pub(crate) use words::fold;
+use words::{bare_number, domain, is_freemail, significant_words};
 
 /// Where an update belongs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -217,6 +218,7 @@ mod tests {
             client_id: None,
             entry_key: None,
             expected: None,
+            hold: None,
         }
     }
 

@@ -50,6 +50,8 @@ const NAMES_PER_FIND: usize = 100;
 pub struct Clients {
     database: Database,
     collection: Collection<RawDocumentBuf>,
+    /// Nothing is ever written.
+    is_read_only: bool,
     /// What its finds and updates are called in MongoDB's logs.
     comment: Comment,
     /// Since when no call has succeeded; None after one that has.
@@ -71,6 +73,7 @@ impl Clients {
     /// # Errors
     /// The URL cannot be used; the text never repeats it.
     pub async fn new(url: &str, database: &str, application_name: &str) -> Result<Clients, String> {
+        refuse_unverified(url)?;
         let unusable = |error: Error| format!("the MongoDB URL is not usable: {}", text_of(&error));
         let mut options = ClientOptions::parse(url).await.map_err(unusable)?;
         options.app_name.get_or_insert_with(|| application_name.to_owned());
@@ -79,7 +82,13 @@ impl Clients {
         let database = mongodb::Client::with_options(options).map_err(unusable)?.database(database);
         let collection = database.collection("clients");
         let comment = Comment::by(application_name);
-        Ok(Clients { database, collection, comment, away_since: Arc::default() })
+        Ok(Clients { database, collection, is_read_only: false, comment, away_since: Arc::default() })
+    }
+
+    /// The same, but every write is refused before it is sent.
+    #[must_use]
+    pub fn read_only(self) -> Clients {
+        Clients { is_read_only: true, ..self }
     }
 
     /// The same, whose commands name these messages and their traces.
@@ -304,6 +313,9 @@ impl Clients {
     /// # Errors
     /// [`Failure`] where it concerns the whole batch; [`FailureClass::UnknownOutcome`] when it may have taken effect.
     pub async fn update(&self, updates: &[EntryUpdate<'_>]) -> Result<Written, Failure> {
+        if self.is_read_only {
+            return Err(Failure::new(FailureClass::Permanent, "a shadow relay writes no MongoDB"));
+        }
         let mut statements = RawArrayBuf::new();
         for update in updates {
             let unusable =
@@ -342,6 +354,24 @@ impl Clients {
         let changed = reply.get_i32("nModified").unwrap_or(0);
         let all_changed = usize::try_from(changed) == Ok(updates.len() - refused.len().min(updates.len()));
         Ok(Written { all_changed, refused })
+    }
+}
+
+/// A certificate that nobody verifies protects from nobody who could answer in the server's place.
+fn refuse_unverified(url: &str) -> Result<(), String> {
+    const UNVERIFIED: [&str; 3] = ["tlsInsecure", "tlsAllowInvalidCertificates", "tlsAllowInvalidHostnames"];
+    let query = url.rsplit_once('?').map_or("", |(_, query)| query);
+    let is_on = |name: &&&str| {
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .any(|(given, value)| given.eq_ignore_ascii_case(name) && value != "false")
+    };
+    match UNVERIFIED.iter().find(is_on) {
+        Some(name) => Err(format!(
+            "{name} is refused: anybody could pass for the server. Name the authority that signed its certificate: tls=true&tlsCAFile=FILE"
+        )),
+        None => Ok(()),
     }
 }
 

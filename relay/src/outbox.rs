@@ -6,6 +6,7 @@
 mod backlog;
 mod dead_letters;
 mod discard;
+pub(crate) mod erase;
 mod finish;
 mod label;
 mod low_water_mark;
@@ -19,7 +20,6 @@ pub use dead_letters::{
     DeadLetter, DeadLetterFilter, MessageRow, dead_among, discard_dead, each_dead_letter, message_row,
     requeue,
 };
-use deadpool_postgres::Client as Connection;
 pub use discard::discard;
 pub use finish::{Receipt, finish, release};
 pub use label::Label;
@@ -27,14 +27,15 @@ use low_water_mark::Found;
 pub use low_water_mark::LowWaterMark;
 use serde::de::DeserializeOwned;
 use shared::{
+    columns::{Typed, typed},
     message::{EmailId, MessageId, Operation, Revision},
+    postgres::Connection,
     trace::TraceParent,
 };
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio_postgres::types::ToSql;
 
 /// Takes up to $4 messages of one operation. Hot ones walk the primary key over the ids $2 to $3; deferred ones that are due have
 /// `outbox_messages_deferred` and take at most a quarter of the batch. Each part is MATERIALIZED, else the planner may run it again
@@ -275,17 +276,16 @@ pub async fn claim(
 ) -> Result<Vec<Claim>, tokio_postgres::Error> {
     let began = Instant::now();
     if mark.wants_lowest(began) {
-        let statement = connection.prepare_cached(LOWEST).await?;
-        mark.look_below(connection.query_one(&statement, &[]).await?.get(0), began);
+        let rows = connection.query_often(LOWEST, &[]).await?;
+        mark.look_below(rows.first().map_or(0, |row| row.get(0)), began);
     }
-    let statement = connection.prepare_cached(CLAIM).await?;
     let lease_ms = lease.as_secs_f64() * 1000.0;
     loop {
         let now = Instant::now();
         let walk = mark.next_walk(now);
-        let parameters: [&(dyn ToSql + Sync); 7] =
+        let parameters: [&dyn Typed; 7] =
             [&operation.name(), &walk.start, &walk.end, &limit, &lease_ms, &worker, &SUSPECT_AFTER];
-        let rows = connection.query(&statement, &parameters).await?;
+        let rows = connection.query_often(CLAIM, &typed(&parameters)).await?;
         let mut claims: Vec<Claim> = rows.iter().filter_map(|row| read_claim(row, operation)).collect();
         claims.sort_unstable_by_key(|claim| claim.id); // RETURNING has no order
         let is_suspect = claims.iter().any(Claim::is_suspect);

@@ -1,11 +1,11 @@
 //! Operations that nobody may claim: owns `paused_operations`. The relays look at it once a second (`heartbeat.rs`).
 
 use crate::operator;
-use deadpool_postgres::Client as Connection;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use shared::message::Operation;
+use shared::{columns::typed, postgres::Connection};
 use std::collections::HashSet;
 use tokio_postgres::Row;
 
@@ -67,7 +67,7 @@ pub async fn pause(
     by: &str,
 ) -> Result<bool, tokio_postgres::Error> {
     let transaction = connection.transaction().await?;
-    let is_new = transaction.execute(PAUSE, &[&operation.name(), &by, &reason]).await? == 1;
+    let is_new = transaction.execute_typed(PAUSE, &typed(&[&operation.name(), &by, &reason])).await? == 1;
     if is_new {
         let detail = json!({ "operation": operation.name(), "reason": reason });
         operator::record(&transaction, by, "pause", None, None, detail).await?;
@@ -86,7 +86,9 @@ pub async fn resume(
     by: &str,
 ) -> Result<Option<Pause>, tokio_postgres::Error> {
     let transaction = connection.transaction().await?;
-    let Some(row) = transaction.query_opt(RESUME, &[&operation.name()]).await? else { return Ok(None) };
+    let Some(row) = transaction.query_typed_opt(RESUME, &typed(&[&operation.name()])).await? else {
+        return Ok(None);
+    };
     let (paused_at, actor, reason): (Timestamp, String, String) = (row.get(0), row.get(1), row.get(2));
     let detail = json!({ "operation": operation.name(), "paused_at": paused_at, "paused_by": actor });
     operator::record(&transaction, by, "resume", None, None, detail).await?;

@@ -327,7 +327,7 @@ impl Suspect {
 
 /// The keys of this run whose entries a repair of an earlier one still waits for: the operation may be paused, or MongoDB away.
 async fn waiting(
-    connection: &deadpool_postgres::Client,
+    connection: &shared::postgres::Connection,
     run: Run,
     wanted: &[&Suspect],
 ) -> Result<HashSet<String>, Failure> {
@@ -368,7 +368,7 @@ fn repair(run: Run, suspect: &Suspect, mails: &[MailPart]) -> Option<Repair> {
 
 async fn ask<T>(
     context: &Context,
-    work: impl AsyncFnOnce(&mut deadpool_postgres::Client) -> Result<T, Failure>,
+    work: impl AsyncFnOnce(&mut shared::postgres::Connection) -> Result<T, Failure>,
 ) -> Result<T, Stop> {
     context.ask(Instant::now() + LOOK, "no reply to a look at the ledger", work).await.map_err(Stop::Postgres)
 }

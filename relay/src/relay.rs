@@ -7,7 +7,7 @@ use crate::{
     extraction::Extractor,
     heartbeat,
     lane::{Lane, Summary, Trouble},
-    maintenance,
+    maintenance, mode,
     mongo::Clients,
     operations, pauses, reconcile,
     resend::Resend,
@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 const POOL_WAIT: Duration = Duration::from_secs(3);
 /// How often the relay looks whether the servers have what it needs, until they have.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// A lane is silent for a lease at most, and once more where it waits for another's; longer by this, and it is dead.
+const STANDSTILL_MARGIN: Duration = Duration::from_secs(60);
 /// How often it looks again after that.
 const RECHECK_EVERY: Duration = Duration::from_secs(30);
 
@@ -41,7 +43,9 @@ pub async fn context(config: &Config) -> Result<Context, String> {
     let clients = Clients::new(config.mongodb_url.expose(), &config.mongodb_database, "relay").await;
     let pool = pool.map_err(|error| format!("DATABASE_URL: {error}"))?;
     let clients = clients.map_err(|error| format!("MONGODB_URL: {error}"))?;
+    let clients = if config.is_shadow { clients.read_only() } else { clients };
     let mut context = Context::new(pool, clients, config.guard);
+    context.is_shadow = config.is_shadow;
     context.extractor = Extractor::new(config.extractor.as_ref())?;
     let resend = config.resend.as_ref().map(Resend::new).transpose();
     context.resend = resend.map_err(|error| format!("RESEND_API_KEY: {error}"))?;
@@ -66,6 +70,9 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     context.board.hold_all(); // until the first look at what is paused
     let operations: Vec<Operation> = configured(&context).collect();
     telemetry::begin(&context, &operations, config.reconcile.is_some());
+    let longest_lease =
+        operations.iter().map(|operation| operations::limits_here(&context, *operation).lease).max();
+    let patience = 2 * longest_lease.unwrap_or_default() + STANDSTILL_MARGIN;
     let mut lanes = tokio::task::JoinSet::new();
     for operation in &operations {
         let lane = Lane::new(*operation, context.clone(), identity.worker.clone(), readiness.clone());
@@ -74,10 +81,22 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let lanes_here = operations.clone();
     // Goes on while the lanes finish what they have.
     let (pool, board, stop) = (context.pool.clone(), context.board.clone(), CancellationToken::new());
-    let heartbeat = tokio::spawn(heartbeat::run(pool, board, identity, operations, stop.clone()));
+    let lanes_work = {
+        let board = board.clone();
+        move || board.all_seen_within(patience)
+    };
+    tokio::spawn(process::keep_watchdog(lanes_work, stop.clone()));
+    let is_shadow = config.is_shadow;
+    let heartbeat = heartbeat::run(pool, board, identity, operations, is_shadow, stop.clone());
+    let heartbeat = tokio::spawn(heartbeat);
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
-    tokio::spawn(maintenance::run(context.pool.clone(), config.retention, shutdown.clone()));
+    tokio::spawn(maintenance::run(
+        context.pool.clone(),
+        config.retention,
+        config.mail_retention,
+        shutdown.clone(),
+    ));
     if let Some(schedule) = config.reconcile {
         tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
     }
@@ -88,6 +107,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     tokio::spawn(check_needs(context.clone(), readiness.clone(), shutdown.clone()));
     let measure = move |readiness: &Readiness| telemetry::measure(&context, &lanes_here, readiness);
     let admin = tokio::spawn(serve_admin(listener, readiness, metrics, measure, console, shutdown));
+    process::notify_ready(); // a server that is away concerns /readyz: systemd would take the start for failed, and start it again and again
 
     let mut total = Summary::default();
     while let Some(summary) = lanes.join_next().await {
@@ -106,7 +126,12 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 /// # Errors
 /// The first [`Trouble`], with what has been done.
 pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
-    if let Err(trouble) = look_at_pauses(context).await {
+    let admitted = check_postgres(context).await.map_err(Trouble::Postgres);
+    let looked = match admitted {
+        Ok(()) => look_at_pauses(context).await,
+        Err(trouble) => Err(trouble),
+    };
+    if let Err(trouble) = looked {
         return (Summary::default(), Err(trouble));
     }
     let worker = Identity::of_this_process().worker;
@@ -206,7 +231,6 @@ async fn serve_admin(
 
 /// Looks for what the relay needs and says what is missing; the lanes work as far as they can meanwhile.
 async fn check_needs(context: Context, readiness: Readiness, shutdown: CancellationToken) {
-    let mut was_ready = false;
     loop {
         let postgres = check_postgres(&context).await;
         let mongodb = match context.clients.missing_setup().await {
@@ -217,10 +241,6 @@ async fn check_needs(context: Context, readiness: Readiness, shutdown: Cancellat
         let ready = postgres.is_ok() && mongodb.is_ok();
         readiness.set("postgres", postgres);
         readiness.set("mongodb", mongodb);
-        if ready && !was_ready {
-            process::notify_ready();
-        }
-        was_ready = ready;
         let pause = if ready { RECHECK_EVERY } else { CHECK_EVERY };
         if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
@@ -228,12 +248,16 @@ async fn check_needs(context: Context, readiness: Readiness, shutdown: Cancellat
     }
 }
 
-/// Whether Postgres answers and has the schema.
+/// Whether Postgres answers, has the schema, and is a database for this kind of relay.
 ///
 /// # Errors
 /// What is missing and what to do.
 pub async fn check_postgres(context: &Context) -> Result<(), String> {
     let connection = context.pool.get().await;
     let connection = connection.map_err(|error| format!("Postgres: {}", postgres::pool_reason(&error)))?;
-    postgres::check_schema(&connection).await
+    postgres::check_schema(&connection).await?;
+    let worker = Identity::of_this_process().worker;
+    let refusal = mode::admit(&connection, context.is_shadow, &worker).await;
+    let refusal = refusal.map_err(|error| format!("Postgres: {}", postgres::reason(&error)))?;
+    refusal.map_or(Ok(()), |text| Err(text.to_owned()))
 }

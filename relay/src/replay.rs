@@ -6,19 +6,22 @@
 use crate::{
     current_update::{self, CurrentError, Mail},
     debt_update,
+    legacy::IMPORTED,
     matching::spellings,
     operator,
 };
-use deadpool_postgres::{Client as Connection, Transaction};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
+    columns::{Typed, typed},
     message::{CreditorDebtUpdate, EmailExtraction, EmailId, MessageId, Operation, Origin},
     outbox::{INSERT, ONCE, trace_of_mail},
+    postgres::Connection,
 };
 use std::{collections::HashSet, num::NonZeroU32, sync::LazyLock, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_postgres::Transaction;
 use tokio_postgres::types::{ToSql, Type};
 
 const UNKNOWN: &str = "select given.id from unnest($1::bigint[]) given(id)
@@ -227,16 +230,19 @@ async fn replay_mail(
     let Some(mail) = current_update::lock(&transaction, email_id).await? else {
         return Ok(skipped(email_id, "it is not there any more"));
     };
-    let planned = match mail.extracted_data {
-        None => unread(&transaction, email_id).await?,
-        Some(_) => read(&transaction, email_id, &mail).await?,
+    let planned = match (&mail.extracted_data, &mail.text_removed) {
+        (None, Some((at, by))) => {
+            Err(format!("its text was removed on {at:.0} ({by}): nothing is left to be made again"))
+        }
+        (None, None) => unread(&transaction, email_id, mail.is_imported).await?,
+        (Some(_), _) => read(&transaction, email_id, &mail).await?,
     };
     let (operation, payload) = match planned {
         Ok(planned) => planned,
         Err(reason) => return Ok(skipped(email_id, reason)),
     };
     let keys: Vec<String> = operation.replay_keys(email_id).collect();
-    let taken = transaction.query(TAKEN, &[&keys]).await?;
+    let taken = transaction.query_typed(TAKEN, &typed(&[&keys])).await?;
     let taken: HashSet<&str> = taken.iter().map(|row| row.get(0)).collect();
     let Some(key) = keys.iter().find(|key| !taken.contains(key.as_str())) else {
         let text = format!("the outbox still holds {} replays of it", Operation::REPLAYS);
@@ -244,9 +250,9 @@ async fn replay_mail(
     };
     let mut message_id = None;
     if !manner.is_dry {
-        let parameters: [&(dyn ToSql + Sync); 5] =
+        let parameters: [&dyn Typed; 5] =
             [&operation.aggregate_type(), &email_id, &operation.name(), &payload, key];
-        let Some(row) = transaction.query_opt(ENQUEUE.as_str(), &parameters).await? else {
+        let Some(row) = transaction.query_typed_opt(ENQUEUE.as_str(), &typed(&parameters)).await? else {
             return Ok(skipped(email_id, "somebody else replays it"));
         };
         message_id = Some(row.get(0));
@@ -261,9 +267,15 @@ async fn replay_mail(
 type Planned = Result<(Operation, Value), String>;
 
 /// A mail that nobody has read is to be read; but not before its body is there.
-async fn unread(transaction: &Transaction<'_>, email_id: EmailId) -> Result<Planned, CurrentError> {
-    let Some(waiting) = transaction.query_opt(UNREAD, &[&Operation::possible_keys(email_id)]).await? else {
-        let payload = json!(EmailExtraction { email_id });
+async fn unread(
+    transaction: &Transaction<'_>,
+    email_id: EmailId,
+    is_imported: bool,
+) -> Result<Planned, CurrentError> {
+    let Some(waiting) =
+        transaction.query_typed_opt(UNREAD, &typed(&[&Operation::possible_keys(email_id)])).await?
+    else {
+        let payload = json!(EmailExtraction { email_id, hold: is_imported.then(|| IMPORTED.to_owned()) });
         return Ok(Ok((Operation::EmailExtraction, payload)));
     };
     let (message_id, operation): (MessageId, &str) = (waiting.get(0), waiting.get(1));
@@ -281,7 +293,7 @@ async fn read(
     email_id: EmailId,
     mail: &Mail,
 ) -> Result<Planned, CurrentError> {
-    let decision = transaction.query_opt(LATEST_DECISION, &[&email_id]).await?;
+    let decision = transaction.query_typed_opt(LATEST_DECISION, &typed(&[&email_id])).await?;
     if decision.is_some_and(|row| row.get::<_, &str>(0) == "rejected") {
         return Ok(Err("a person has rejected it".into()));
     }

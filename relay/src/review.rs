@@ -4,18 +4,17 @@
 
 use crate::ledger::{self, RECONCILIATION};
 use crate::{matching::CLIENT_MISSING, outbox};
-use deadpool_postgres::{Client as Connection, Transaction};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::{
+    columns::{Typed, typed},
     message::{CreditorDebtUpdate, EmailId, MessageId, Operation, Origin},
     money::Amount,
+    postgres::Connection,
 };
 use std::sync::LazyLock;
-use tokio_postgres::{
-    Row,
-    types::{Json, ToSql},
-};
+use tokio_postgres::Transaction;
+use tokio_postgres::{Row, types::Json};
 
 /// A debt update whose client is missing, by the last look or because MongoDB was away at it; one that may have been written, or was
 /// tried, is none. By `outbox_messages_deferred`.
@@ -125,7 +124,7 @@ pub enum ReviewError {
 /// # Errors
 /// [`ReviewError::Postgres`].
 pub async fn held(connection: &Connection, limit: i64) -> Result<Vec<Held>, ReviewError> {
-    let rows = connection.query(LIST.as_str(), &[&limit, &CLIENT_MISSING]).await?;
+    let rows = connection.query_typed(LIST.as_str(), &typed(&[&limit, &CLIENT_MISSING])).await?;
     let read = |row: &Row| Held {
         email_id: row.get(0),
         state: row.get(1),
@@ -202,7 +201,7 @@ pub async fn accept(
     let operation = Operation::CreditorDebtUpdate;
     let key = update.key_of(operation);
     let chosen = json!(Some(chosen).into_iter().filter(|chosen| *chosen != json!({})).collect::<Vec<_>>());
-    let parameters: [&(dyn ToSql + Sync); 11] = [
+    let parameters: [&dyn Typed; 11] = [
         &email_id,
         &operation.aggregate_type(),
         &operation.name(),
@@ -215,12 +214,12 @@ pub async fn accept(
         &by,
         &chosen,
     ];
-    let row = transaction.query_opt(ledger::DECIDE.as_str(), &parameters).await?;
+    let row = transaction.query_typed_opt(ledger::DECIDE.as_str(), &typed(&parameters)).await?;
     let message_id = row.map(|row| row.get(0)).ok_or(ReviewError::Decided(email_id))?;
     let target = target(&update, &candidates);
     let newer = match target {
         Some((client, entry)) => {
-            transaction.query_opt(NEWER, &[&client, &entry, &update.stamp.number()]).await?
+            transaction.query_typed_opt(NEWER, &typed(&[&client, &entry, &update.stamp.number()])).await?
         }
         None => None,
     };
@@ -242,18 +241,18 @@ pub async fn reject(
     let transaction = connection.transaction().await?;
     let row = take_up(&transaction, email_id).await?;
     let (message_id, amount): (MessageId, Option<String>) = (row.get(0), row.get(3));
-    transaction.execute(REJECT, &[&email_id, &message_id, &amount, &reason, &by]).await?;
+    transaction.execute_typed(REJECT, &typed(&[&email_id, &message_id, &amount, &reason, &by])).await?;
     transaction.commit().await?;
     Ok(message_id)
 }
 
 /// The debt update that a person decides on, as [`HELD`] has it. A parked one ends here, so that its client is looked for no more.
 async fn take_up(transaction: &Transaction<'_>, email_id: EmailId) -> Result<Row, ReviewError> {
-    transaction.query_opt(LOCK, &[&email_id]).await?;
-    if let Some(held) = transaction.query_opt(HELD.as_str(), &[&email_id]).await? {
+    transaction.query_typed_opt(LOCK, &typed(&[&email_id])).await?;
+    if let Some(held) = transaction.query_typed_opt(HELD.as_str(), &typed(&[&email_id])).await? {
         return Ok(held);
     }
-    let parked = transaction.query_opt(PARKED_UPDATE.as_str(), &[&email_id]).await?;
+    let parked = transaction.query_typed_opt(PARKED_UPDATE.as_str(), &typed(&[&email_id])).await?;
     let parked = parked.ok_or(ReviewError::NotHeld(email_id))?;
     let is_discarded = outbox::discard(transaction, parked.get(0)).await?;
     if is_discarded { Ok(parked) } else { Err(ReviewError::Busy(email_id)) }

@@ -3,8 +3,11 @@
 //! A letter's place is taken before it is sent and given back if that fails, under a lock, so that several relays together keep the limit.
 
 use crate::outcome::{Failure, FailureClass};
-use deadpool_postgres::Client as Connection;
-use shared::postgres::{AdvisoryLock, reason};
+use shared::{
+    columns::typed,
+    postgres::Connection,
+    postgres::{AdvisoryLock, reason},
+};
 use std::time::Duration;
 
 /// Single letters in an hour.
@@ -100,14 +103,14 @@ async fn try_take(
     have_waited: bool,
 ) -> Result<Places, tokio_postgres::Error> {
     let transaction = connection.transaction().await?;
-    transaction.execute(LOCK, &[&AdvisoryLock::LetterPlaces.number()]).await?;
+    transaction.execute_typed(LOCK, &typed(&[&AdvisoryLock::LetterPlaces.number()])).await?;
     transaction.batch_execute(PRUNE).await?;
-    let row = transaction.query_one(STATE, &[&WINDOW.as_secs_f64()]).await?;
+    let row = transaction.query_typed_one(STATE, &typed(&[&WINDOW.as_secs_f64()])).await?;
     let digest = row.get::<_, Option<f64>>(1).map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
     let plan = decide(waiting, have_waited, LastHour { singles: row.get(0), digest });
     let wants_digest = plan.singles < waiting && plan.rest == Rest::Digest;
     let singles = i64::try_from(plan.singles).unwrap_or(0);
-    let rows = transaction.query(TAKE, &[&singles, &wants_digest]).await?;
+    let rows = transaction.query_typed(TAKE, &typed(&[&singles, &wants_digest])).await?;
     transaction.commit().await?;
     let (digests, singles): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.get(1));
     let id = |row: &tokio_postgres::Row| row.get(0);
@@ -123,7 +126,7 @@ async fn try_take(
 /// # Errors
 /// Postgres failed: so many letters fewer go out in this hour.
 pub async fn give_back(connection: &Connection, places: &[i64]) -> Result<(), Failure> {
-    connection.execute(GIVE_BACK, &[&places]).await.map(drop).map_err(|error| away(&error))
+    connection.execute_typed(GIVE_BACK, &typed(&[&places])).await.map(drop).map_err(|error| away(&error))
 }
 
 fn away(error: &tokio_postgres::Error) -> Failure {

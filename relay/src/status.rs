@@ -10,10 +10,10 @@ use crate::{
     workers::{self, Worker},
 };
 pub use attention::{Attention, attention};
-use deadpool_postgres::Client as Connection;
 use jiff::Timestamp;
 use serde::Serialize;
 use shared::message::MessageId;
+use shared::postgres::Connection;
 use std::{collections::BTreeMap, time::Duration};
 use tokio_postgres::Row;
 

@@ -4,8 +4,10 @@
 //! other. So a worker that has lost a race applies large batches only in its turn for a while. A courtesy between those who do so:
 //! who does not get a turn soon goes on without it, and what keeps the amounts right is the fence.
 
-use deadpool_postgres::{Client as Connection, Pool};
-use shared::postgres::{AdvisoryLock, abandon};
+use shared::{
+    postgres::{AdvisoryLock, abandon},
+    postgres::{Connection, Pool},
+};
 use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},

@@ -1,10 +1,13 @@
 //! The relays that are alive: owns `relay_workers`. Each relay renews its own row (`heartbeat.rs`); `relay status` reads all.
 
 use crate::board::{Counts, LaneState};
-use deadpool_postgres::Client as Connection;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::message::MessageId;
+use shared::{
+    columns::{Typed, typed},
+    postgres::Connection,
+};
 use std::collections::BTreeMap;
 use tokio_postgres::{
     Row,
@@ -116,9 +119,9 @@ pub async fn renew(
     identity: &Identity,
     lanes: &Lanes,
 ) -> Result<(), tokio_postgres::Error> {
-    let statement = connection.prepare_cached(RENEW).await?;
     let Identity { worker, host, started_at } = identity;
-    connection.execute(&statement, &[worker, host, &VERSION, started_at, &Json(lanes)]).await?;
+    let parameters: [&dyn Typed; 5] = [worker, host, &VERSION, started_at, &Json(lanes)];
+    connection.query_often(RENEW, &typed(&parameters)).await?;
     Ok(())
 }
 

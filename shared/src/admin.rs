@@ -1,7 +1,7 @@
 //! Liveness, readiness and metrics: the admin listener of both programs.
 
 use crate::http::{Reply, reply};
-use deadpool_postgres::Pool;
+use crate::postgres::Pool;
 use hyper::Method;
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};

@@ -47,6 +47,10 @@ impl Drop for Open {
     }
 }
 
+/// After the shutdown token: how long a client with an open connection may still send its next request. It is answered, and told that
+/// the connection ends; closed at once, the connection would take a request along that is on the wire.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Serves until the token is cancelled and the open requests have ended or `drain_timeout` is over.
 pub async fn serve<H, F>(listener: TcpListener, limits: Limits, shutdown: CancellationToken, handler: H)
 where
@@ -79,9 +83,16 @@ where
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.header_timeout));
         let handler = handler.clone();
+        let ending = shutdown.clone();
         let service = service_fn(move |request| {
-            let reply = handler(request);
-            async move { Ok::<_, Infallible>(reply.await) }
+            let (reply, ending) = (handler(request), ending.clone());
+            async move {
+                let mut reply = reply.await;
+                if ending.is_cancelled() {
+                    reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(reply)
+            }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         let open = Open::counted(open.clone());
@@ -91,8 +102,11 @@ where
             drop((slot, open));
         });
     }
-    drop(listener); // refuse new connections before waiting for the open ones
-    if time::timeout(limits.drain_timeout, graceful.shutdown()).await.is_err() {
+    drop(listener); // refuse new connections before waiting for the open ones; they wait where the service manager holds the socket
+    let end = time::Instant::now() + limits.drain_timeout;
+    let every_connection = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+    let _ = time::timeout(LINGER.min(limits.drain_timeout), slots.acquire_many(every_connection)).await;
+    if time::timeout_at(end, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end within the drain time");
     }
 }

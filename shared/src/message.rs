@@ -222,6 +222,9 @@ pub const FIRST_STAMP_SQL: &str = "lpad((((extract(epoch from date_trunc('millis
 pub struct EmailExtraction {
     /// The mail to read.
     pub email_id: EmailId,
+    /// The `hold` of the debt update that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
 }
 
 /// Payload of [`Operation::EmailFetch`].
@@ -392,6 +395,9 @@ pub struct CreditorDebtUpdate {
     /// What a repair has seen in the entry and wants to find there; anything else, and its plan is stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
+    /// Why a person has to look at it, whatever it says; a person's own decision is carried out all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
 }
 
 /// An entry's state, as far as an update of ours changes it.

@@ -1,27 +1,30 @@
-//! Postgres: the pool, the migrations, and which errors pass by themselves.
+//! Postgres: connections, the migrations, and which errors pass by themselves. The pool: `postgres/pool.rs`, TLS: `postgres/tls.rs`.
 //!
 //! Owns no table. Sets nothing on a session: behind a PgBouncer in transaction mode a session is not ours, so settings belong to
-//! the role or inside the transaction.
+//! the role or inside the transaction. For the same reason no statement is ever named, but through [`Session::query_often`], which
+//! knows where that is safe; a lint sees to it.
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+mod pool;
+mod tls;
+
+use deadpool_postgres::PoolError;
+pub use pool::{Connection, Manager, Pool, Session, abandon, pool};
 use std::time::Duration;
+use tls::Tls;
 use tokio::time::timeout;
-use tokio_postgres::{
-    Client, Config, Connection, NoTls, Socket, config::SslMode, error::SqlState, tls::NoTlsStream,
-    types::Type,
-};
+use tokio_postgres::{Client, Config, Socket, error::SqlState, tls::MakeTlsConnect, types::Type};
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that has been quiet for so long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// For a request to cancel a statement.
-const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
-
 mod embedded {
     refinery::embed_migrations!("../sql");
 }
+
+/// Not a migration: run after them, each time.
+const ROLES: &str = include_str!("../../sql/roles.sql");
 
 /// A failure before any statement of ours ran.
 #[derive(Debug, thiserror::Error)]
@@ -46,54 +49,31 @@ pub enum PostgresError {
         /// Which names are taken.
         tables: String,
     },
+    /// The roles could not be given their rights.
+    #[error("sql/roles.sql failed: {}", reason(.0))]
+    Roles(#[source] tokio_postgres::Error),
     /// A migration failed; everything before it stays.
     #[error("a migration failed: {0}")]
     Migration(#[from] refinery::Error),
 }
 
-/// Reads and completes a `postgres://` URL or a libpq key=value string.
+/// Checks a `postgres://` URL or a libpq key=value string; does not touch the network, but reads the file of `sslrootcert`.
 ///
 /// # Errors
-/// [`PostgresError::Url`] when it cannot be parsed or asks for TLS, which this build does not speak.
-pub fn config(url: &str, application_name: &str) -> Result<Config, PostgresError> {
-    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-        PostgresError::Url(
-            std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string),
-        )
-    })?;
-    if config.get_hosts().is_empty() {
-        return Err(PostgresError::Url(
-            "no host; expected postgres://user:password@host:port/database".into(),
-        ));
-    }
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(PostgresError::Url(
-            "sslmode=require: this build speaks no TLS to Postgres, connect through a local PgBouncer or tunnel".into(),
-        ));
-    }
+/// [`PostgresError::Url`] when it cannot be used.
+pub fn check_url(url: &str) -> Result<(), PostgresError> {
+    target(url, "check").map(drop)
+}
+
+/// Where to connect, and how it is made confidential.
+fn target(url: &str, application_name: &str) -> Result<(Config, Tls), PostgresError> {
+    let (mut config, tls) = tls::read(url)?;
     config
         .application_name(application_name)
         .connect_timeout(CONNECT_TIMEOUT)
         .keepalives_idle(KEEPALIVE) // the default is two hours: firewalls forget a quiet connection much earlier
         .tcp_user_timeout(Duration::from_secs(10));
-    Ok(config)
-}
-
-/// A pool that opens connections when they are asked for; building it does not touch the network.
-///
-/// # Errors
-/// [`PostgresError::Url`].
-pub fn pool(url: &str, application_name: &str, size: usize, wait: Duration) -> Result<Pool, PostgresError> {
-    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(config(url, application_name)?, NoTls, manager_config);
-    Pool::builder(manager)
-        .max_size(size)
-        .wait_timeout(Some(wait))
-        .create_timeout(Some(CONNECT_TIMEOUT))
-        .recycle_timeout(Some(CONNECT_TIMEOUT))
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| PostgresError::Url(error.to_string()))
+    Ok((config, tls))
 }
 
 /// A connection whose messages the caller reads: for LISTEN.
@@ -103,10 +83,13 @@ pub fn pool(url: &str, application_name: &str, size: usize, wait: Duration) -> R
 pub async fn open(
     url: &str,
     application_name: &str,
-) -> Result<(Client, Connection<Socket, NoTlsStream>), PostgresError> {
-    let config = config(url, application_name)?;
+) -> Result<
+    (Client, tokio_postgres::Connection<Socket, <Tls as MakeTlsConnect<Socket>>::Stream>),
+    PostgresError,
+> {
+    let (config, tls) = target(url, application_name)?;
     // The driver's own timeout ends with the TCP connection: a server that accepts and says nothing would hold us for ever.
-    match timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await {
+    match timeout(CONNECT_TIMEOUT, config.connect(tls)).await {
         Ok(connected) => connected.map_err(PostgresError::Connect),
         Err(_) => Err(PostgresError::Silent),
     }
@@ -137,16 +120,6 @@ impl AdvisoryLock {
     }
 }
 
-/// Ends what a connection is doing and takes it out of the pool: nobody knows what state it is in. A statement that waits for a lock
-/// would not notice that we have gone, and hold its server process until it gets it.
-pub async fn abandon(connection: Object) {
-    let token = connection.cancel_token();
-    drop(Object::take(connection));
-    if timeout(CANCEL_TIMEOUT, token.cancel_query(NoTls)).await.is_err() {
-        tracing::warn!("Postgres does not answer a cancel request");
-    }
-}
-
 /// A connection outside the pool: for migrations and for the poke.
 ///
 /// # Errors
@@ -160,13 +133,22 @@ pub async fn connect(url: &str, application_name: &str) -> Result<Client, Postgr
     Ok(client)
 }
 
-/// Brings the schema up to date; returns the names of the migrations that this call applied. Any number of processes may call it
-/// at once: a transaction-level advisory lock on a second connection lets one of them work.
+/// What [`migrate`] has done.
+#[derive(Debug)]
+pub struct Migrated {
+    /// The names of the migrations that this call applied.
+    pub applied: Vec<String>,
+    /// Why the roles have not been given their rights, and what to do; the programs can work as the tables' owner then.
+    pub roles: Result<(), String>,
+}
+
+/// Brings the schema up to date, and gives the roles their rights. Any number of processes may call it at once: a
+/// transaction-level advisory lock on a second connection lets one of them work.
 ///
 /// # Errors
 /// [`PostgresError`]; [`PostgresError::Foreign`] before anything is changed, where it would be the first migration and our names
 /// are taken.
-pub async fn migrate(url: &str) -> Result<Vec<String>, PostgresError> {
+pub async fn migrate(url: &str) -> Result<Migrated, PostgresError> {
     let mut gate = connect(url, "migrate-gate").await?;
     let lock = gate.transaction().await.map_err(PostgresError::Connect)?;
     let take = format!("select pg_advisory_xact_lock({})", AdvisoryLock::Migration.number());
@@ -174,7 +156,22 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, PostgresError> {
     let mut client = connect(url, "migrate").await?;
     refuse_foreign_tables(&client).await?;
     let report = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await?;
-    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+    let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
+    Ok(Migrated { applied, roles: grant_roles(&client).await? })
+}
+
+/// One transaction: many statements in one query are.
+async fn grant_roles(client: &Client) -> Result<Result<(), String>, PostgresError> {
+    match client.batch_execute(ROLES).await {
+        Ok(()) => Ok(Ok(())),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(Err(format!(
+            "the roles ingest, relay and operator have not been given their rights: {}. A database administrator runs \
+             `create role ingest nologin; create role relay nologin; create role operator nologin`, and the owner of the tables \
+             `relay migrate` again",
+            reason(&error)
+        ))),
+        Err(error) => Err(PostgresError::Roles(error)),
+    }
 }
 
 async fn refuse_foreign_tables(client: &Client) -> Result<(), PostgresError> {
@@ -249,6 +246,9 @@ pub fn reason(error: &tokio_postgres::Error) -> String {
             return format!("a value was refused ({})", server.code().code()); // the words repeat it
         }
         return format!("{} ({})", server.message(), server.code().code());
+    }
+    if let Some(refused) = tls::refusal(error) {
+        return refused;
     }
     match std::error::Error::source(error) {
         Some(cause) => cause.to_string(),

@@ -1,7 +1,16 @@
 //! What a well-behaved process does whatever its work: logs, secrets, signals, words with systemd.
 
-use std::{fmt, fs, io::IsTerminal, path::Path, str::FromStr};
-use tokio::signal::unix::{SignalKind, signal};
+use sd_notify::NotifyState;
+use std::{
+    env, fmt, fs,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, fmt::layer, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -34,7 +43,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret given directly as `name` or as a file `name_FILE`; an empty value is no value, since systemd and Kubernetes pass those.
+/// The folder whose files are secrets, each named as its variable: systemd's LoadCredential= sets it, and a mounted folder may do as well.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// A secret given directly as `name`, as a file `name_FILE`, or else as the file `name` in `CREDENTIALS_DIRECTORY`. An empty value is no
+/// value, since systemd and Kubernetes pass those.
 ///
 /// # Errors
 /// Both given, or the file cannot be read: the text says which variable and why.
@@ -44,13 +57,22 @@ pub fn secret(name: &str, value: Option<&Secret>, file: Option<&Path>) -> Result
     match (value, file) {
         (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set: keep one")),
         (Some(secret), None) => Ok(Some(secret.clone())),
-        (None, None) => Ok(None),
-        (None, Some(path)) => match fs::read_to_string(path) {
-            // Editors and `echo` end a file with a line break that nobody means.
-            Ok(text) if !text.trim().is_empty() => Ok(Some(Secret(text.trim().to_owned()))),
-            Ok(_) => Err(format!("{name}_FILE: {} is empty", path.display())),
-            Err(error) => Err(format!("{name}_FILE: cannot read {}: {error}", path.display())),
+        (None, Some(path)) => secret_in(path).map_err(|problem| format!("{name}_FILE: {problem}")).map(Some),
+        (None, None) => match env::var_os(CREDENTIALS).map(|folder| PathBuf::from(folder).join(name)) {
+            Some(path) if path.exists() => {
+                secret_in(&path).map_err(|problem| format!("{name} in {CREDENTIALS}: {problem}")).map(Some)
+            }
+            _ => Ok(None),
         },
+    }
+}
+
+fn secret_in(path: &Path) -> Result<Secret, String> {
+    match fs::read_to_string(path) {
+        // Editors and `echo` end a file with a line break that nobody means.
+        Ok(text) if !text.trim().is_empty() => Ok(Secret(text.trim().to_owned())),
+        Ok(_) => Err(format!("{} is empty", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 
@@ -126,7 +148,7 @@ pub fn shutdown_on_signal() -> std::io::Result<CancellationToken> {
                 std::process::exit(1);
             }
             tracing::info!("shutting down");
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            let _ = sd_notify::notify(&[NotifyState::Stopping]);
             cancel.cancel();
         }
     });
@@ -142,7 +164,31 @@ pub fn raise_file_limit() {
 
 /// Tells systemd that the program serves; does nothing elsewhere.
 pub fn notify_ready() {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+/// Tells systemd that the configuration is being read again, until [`notify_ready`].
+pub fn notify_reloading() {
+    let now = NotifyState::monotonic_usec_now().ok();
+    let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
+    let _ = sd_notify::notify(&states);
+}
+
+/// Where systemd asks for signs of life (WatchdogSec=), gives them for as long as there is progress, asked for about twice in that
+/// time; without, systemd restarts the program. Does nothing elsewhere.
+pub async fn keep_watchdog(mut makes_progress: impl FnMut() -> bool, end: CancellationToken) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut made_progress = true;
+    while end.run_until_cancelled(tokio::time::sleep(limit / 2)).await.is_some() {
+        let makes_progress = makes_progress();
+        if makes_progress {
+            // Beside the others' threads: it waits when systemd does not read.
+            let _ = spawn_blocking(|| sd_notify::notify(&[NotifyState::Watchdog])).await;
+        } else if made_progress {
+            tracing::error!("no progress: the service manager will restart this program");
+        }
+        made_progress = makes_progress;
+    }
 }
 
 /// The text without NUL (Postgres cannot store it), cut to 500 characters: what every stored error text goes through.

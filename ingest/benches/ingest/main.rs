@@ -5,6 +5,8 @@
 //!
 //! - [`requests`]: what is sent; [`load`]: the connections that send it; [`service`]: the program; [`pgbench`]: the rival
 
+#![allow(clippy::disallowed_methods, reason = "what a bench asks, it asks Postgres itself")]
+
 mod load;
 mod pgbench;
 mod requests;

@@ -1,19 +1,15 @@
 //! The statements of a commit. All of them take any number of requests as columns, so that one and many are stored alike.
 
 use super::{AnswerKind, CommitLimits, CommitRequest, FirstMessage};
-use deadpool_postgres::Client;
 use serde_json::{Value, json};
 use shared::{
-    columns::{Column, column},
+    columns::{Column, column, typed},
     message::{EmailId, FIRST_STAMP_SQL, Operation},
     outbox,
+    postgres::Connection,
 };
 use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
-use tokio_postgres::{
-    Error,
-    error::SqlState,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Error, types::Type};
 
 /// $4 to $25 = [`columns_of`]. Draws each mail's id first, so that the key's result can name it; in the order of arrival.
 /// Settings hold for this transaction only: `lock_timeout` bounds the wait for a rival's uncommitted key or (source, `webhook_id`), and
@@ -93,8 +89,8 @@ pub(super) const WEBHOOK_UNIQUE: &str = "incoming_emails_webhook_unique";
 /// Who has a key or a provider's id.
 #[derive(Debug)]
 pub struct Holder {
-    /// SHA-256 of its raw body.
-    pub fingerprint: [u8; 32],
+    /// SHA-256 of its raw body; None = unknown, since it was imported or erased.
+    pub fingerprint: Option<[u8; 32]>,
     /// Its mail.
     pub email_id: EmailId,
     /// Whether its time is over.
@@ -106,7 +102,7 @@ pub struct Holder {
 /// # Errors
 /// The statement's; nothing was stored then, unless the connection was lost.
 pub async fn store(
-    client: &Client,
+    client: &Connection,
     requests: &[&CommitRequest],
     limits: CommitLimits,
 ) -> Result<HashMap<String, EmailId>, Error> {
@@ -114,26 +110,21 @@ pub async fn store(
 }
 
 pub(super) async fn insert(
-    client: &Client,
+    client: &Connection,
     statement: &str,
     requests: &[&CommitRequest],
     limits: CommitLimits,
 ) -> Result<HashMap<String, EmailId>, Error> {
-    let statement = client.prepare_cached(statement).await?;
     let lock_wait = format!("{}ms", limits.lock_wait.as_millis());
     let kind = AnswerKind::Accepted;
     let result = json!({"status": kind.name(), "message": kind.message()});
     let lifetime = limits.key_lifetime.as_secs_f64();
     let firsts: Vec<FirstRow<'_>> = requests.iter().map(|request| FirstRow::of(&request.first)).collect();
     let columns = columns_of(requests, &firsts.iter().collect::<Vec<_>>());
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&lock_wait, &result, &lifetime];
-    parameters.extend(columns.iter().map(|column| column.as_ref() as &(dyn ToSql + Sync)));
+    let mut parameters = typed(&[&lock_wait, &result, &lifetime]);
+    parameters.extend(columns.iter().map(|column| column.parameter()));
     // Returns after ReadyForQuery, so after the commit.
-    let rows = client.query(&statement, &parameters).await.inspect_err(|error| {
-        if error.code() == Some(&SqlState::INVALID_SQL_STATEMENT_NAME) {
-            client.statement_cache.clear(); // somebody between us and Postgres has forgotten it
-        }
-    })?;
+    let rows = client.query_often(statement, &parameters).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -141,7 +132,7 @@ pub(super) async fn insert(
 ///
 /// # Errors
 /// The statement's.
-pub async fn holders(client: &Client, keys: &[&str]) -> Result<HashMap<String, Holder>, Error> {
+pub async fn holders(client: &Connection, keys: &[&str]) -> Result<HashMap<String, Holder>, Error> {
     let rows = client.query_typed(HOLDERS, &[(&keys, Type::TEXT_ARRAY)]).await?;
     let holder = |row: &tokio_postgres::Row| {
         (
@@ -157,7 +148,7 @@ pub async fn holders(client: &Client, keys: &[&str]) -> Result<HashMap<String, H
 /// # Errors
 /// The statement's.
 pub(super) async fn deliveries(
-    client: &Client,
+    client: &Connection,
     requests: &[&CommitRequest],
 ) -> Result<Vec<Option<Holder>>, Error> {
     let sources: Vec<_> = requests.iter().map(|request| request.source).collect();
@@ -165,15 +156,15 @@ pub(super) async fn deliveries(
     let rows =
         client.query_typed(DELIVERIES, &[(&sources, Type::TEXT_ARRAY), (&ids, Type::TEXT_ARRAY)]).await?;
     let holder = |row: &tokio_postgres::Row| {
-        let print = row.get::<_, Option<&[u8]>>(0)?;
-        Some(Holder { fingerprint: fingerprint(print), email_id: row.get(1), is_expired: false })
+        let email_id = row.get::<_, Option<EmailId>>(1)?;
+        Some(Holder { fingerprint: fingerprint(row.get(0)), email_id, is_expired: false })
     };
     Ok(rows.iter().map(holder).collect())
 }
 
-/// The tables hold 32 bytes; any other length would be no fingerprint of ours.
-fn fingerprint(bytes: &[u8]) -> [u8; 32] {
-    bytes.try_into().unwrap_or_default()
+/// The tables hold 32 bytes or nothing; any other length would be no fingerprint of ours.
+fn fingerprint(bytes: Option<&[u8]>) -> Option<[u8; 32]> {
+    bytes.map(|bytes| bytes.try_into().unwrap_or_default())
 }
 
 fn columns_of<'a>(requests: &[&'a CommitRequest], firsts: &[&'a FirstRow<'a>]) -> Vec<Column<'a>> {

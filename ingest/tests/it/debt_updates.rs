@@ -71,6 +71,7 @@ async fn a_debt_update_is_stored_with_its_extraction_and_the_message_for_mongodb
         client_id: None,
         entry_key: None,
         expected: None,
+        hold: None,
     };
     assert_eq!(row.get::<_, Value>(12), serde_json::to_value(&expected).unwrap());
 }

@@ -115,7 +115,7 @@ async fn deadlocks_and_serialization_errors_are_tried_again() {
         // A sequence is not rolled back: the first three statements fail, whatever they hold.
         let injected = format!(
             "create sequence failures;
-            create function fail() returns trigger language plpgsql as $$ begin
+            create function fail() returns trigger language plpgsql security definer as $$ begin
                 if nextval('failures') <= 3 then raise exception 'injected' using errcode = '{code}'; end if; return null;
             end $$;
             create trigger fail before insert on incoming_emails for each statement execute function fail();"
@@ -307,7 +307,7 @@ async fn keys_are_taken_in_their_order_and_not_in_that_of_arrival() {
     let rival = Rival::holds(&database, "a").await;
     let limits = CommitLimits { lock_wait: PATIENCE, key_lifetime: PATIENCE };
     let (waiting, free) = (pooled(&database).await, pooled(&database).await);
-    let store = async |client: &deadpool_postgres::Client, keys: &[&str]| {
+    let store = async |client: &shared::postgres::Connection, keys: &[&str]| {
         let requests: Vec<_> = keys.iter().map(|key| request(key, mail(&format!("mail {key}")))).collect();
         commit::store(client, &requests.iter().collect::<Vec<_>>(), limits).await.unwrap().len()
     };

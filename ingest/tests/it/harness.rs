@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use testkit::Database;
+use testkit::{Database, url_as};
 use tokio::{net::TcpStream, task::JoinHandle, time::sleep};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -43,10 +43,11 @@ struct CommandLine {
     settings: Settings,
 }
 
-/// The defaults, on free ports, with everything switched on.
+/// The defaults, on free ports, with everything switched on, and no more rights in the database than the service has.
 pub(crate) fn config(database_url: &str) -> Config {
+    let database_url = &url_as("ingest", database_url);
     let given = [
-        ("--database-url", database_url),
+        ("--database-url", database_url.as_str()),
         ("--listen", "127.0.0.1:0"),
         ("--admin-listen", "127.0.0.1:0"),
         ("--zendesk-webhook-secret", ZENDESK_SECRET),
@@ -209,8 +210,12 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: im
 }
 
 /// A connection as the service has them.
-pub(crate) async fn pooled(database: &Database) -> deadpool_postgres::Client {
-    shared::postgres::pool(&database.url, "ingest", 1, PATIENCE).unwrap().get().await.unwrap()
+pub(crate) async fn pooled(database: &Database) -> shared::postgres::Connection {
+    shared::postgres::pool(&url_as("ingest", &database.url), "ingest", 1, PATIENCE)
+        .unwrap()
+        .get()
+        .await
+        .unwrap()
 }
 
 /// A number from the database.

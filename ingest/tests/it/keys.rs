@@ -151,6 +151,25 @@ async fn a_late_repeat_is_found_by_the_providers_id_when_its_key_has_expired_or_
 }
 
 #[tokio::test]
+async fn a_repeat_of_a_mail_whose_body_is_not_known_is_a_duplicate_whatever_it_says() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let client = database.client().await;
+    // As `relay import-legacy` writes it.
+    let imported = "insert into incoming_emails (source, webhook_id, from_email, received_at, legacy_id)
+        values ('zendesk', 'w1', 'a@b.example', now(), 7) returning id";
+    let id: i64 = client.query_one(imported, &[]).await.unwrap().get(0);
+    assert_eq!(service.zendesk(&mail("w1")).await.email_id("duplicate"), id);
+    assert_eq!(service.zendesk_with_key("other", &mail("w1")).await.email_id("duplicate"), id);
+    let key = "insert into idempotency_keys (key, result, expires_at)
+        values ('zendesk:old', jsonb_build_object('email_id', $1::bigint), now() + interval '1 hour')";
+    client.execute(key, &[&id]).await.unwrap();
+    assert_eq!(service.zendesk_with_key("old", &mail("w9")).await.email_id("duplicate"), id);
+    let mails: i64 = client.query_one("select count(*) from incoming_emails", &[]).await.unwrap().get(0);
+    assert_eq!(mails, 1);
+}
+
+#[tokio::test]
 async fn a_rival_that_does_not_end_is_a_409_and_one_that_rolls_back_leaves_the_key_to_us() {
     let database = Database::new().await;
     let mut impatient = config(&database.url);

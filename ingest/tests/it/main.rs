@@ -7,7 +7,9 @@
     clippy::indexing_slicing,
     reason = "a test fails by panicking, its helpers too"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
+mod confidential;
 mod crash;
 mod debt_updates;
 mod emails;
@@ -18,6 +20,8 @@ mod keys;
 mod limits;
 mod outages;
 mod payloads;
+mod pgbouncer;
 mod program;
 mod shutdown;
 mod signatures;
+mod systemd;

@@ -190,7 +190,7 @@ async fn a_200_is_on_the_disk_whatever_the_database_is_set_to() {
     let name = client.query_one("select current_database()", &[]).await.unwrap().get::<_, String>(0);
     // A deferred trigger runs as the commit begins.
     let record = "create table committed (setting text);
-        create function record() returns trigger language plpgsql as $$ begin
+        create function record() returns trigger language plpgsql security definer as $$ begin
             insert into committed values (current_setting('synchronous_commit')); return null; end $$;
         create constraint trigger record after insert on incoming_emails deferrable initially deferred
             for each row execute function record();";
@@ -257,7 +257,8 @@ async fn a_schema_that_does_not_fit_is_named_and_no_value_is() {
             "Postgres: 42703 column \"subject\" of relation \"incoming_emails\" does not exist",
         ),
     ] {
-        client.batch_execute(&format!("alter table incoming_emails {change}")).await.unwrap();
+        let owner = database.client().await;
+        owner.batch_execute(&format!("alter table incoming_emails {change}")).await.unwrap();
         let error = commit(&client, &request, limits).await.unwrap_err();
         assert_eq!(error.to_string(), words);
     }

@@ -4,7 +4,10 @@ use crate::harness::*;
 use jiff::Timestamp;
 use std::sync::Arc;
 use testkit::Database;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// The bytes of a signed delivery.
 fn delivery(webhook_id: &str) -> String {
@@ -120,4 +123,40 @@ async fn a_client_that_leaves_at_any_point_leaves_a_whole_mail_or_none() {
     assert_eq!(answer.status, 200);
     assert_eq!(rows(&client).await, [2, 2, 2]);
     assert_whole(&client).await;
+}
+
+/// One after the other: the later ones come when a server that closes its idle connections at once would have done so.
+#[tokio::test]
+async fn requests_on_open_connections_are_still_answered_after_the_shutdown_began() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let mut streams = Vec::new();
+    for number in 0..20 {
+        let mut stream = TcpStream::connect(service.address).await.unwrap();
+        stream.write_all(delivery(&format!("first {number}")).as_bytes()).await.unwrap();
+        let answer = answer_on(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("connection: close"), "{answer}");
+        streams.push(stream);
+    }
+    service.shutdown.cancel();
+    eventually("a closed door", || async { TcpStream::connect(service.address).await.is_err() }).await;
+    for (number, stream) in streams.iter_mut().enumerate() {
+        stream.write_all(delivery(&format!("second {number}")).as_bytes()).await.unwrap();
+        let answer = answer_on(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+    }
+    eventually("the end", || async { service.done.is_finished() }).await;
+    assert_eq!(rows(&database.client().await).await, [40, 40, 40]);
+}
+
+/// The next answer, head and body.
+async fn answer_on(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    while !answer.contains("email_id") {
+        let mut buffer = [0; 1024];
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "closed after {answer}");
+        answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    answer
 }

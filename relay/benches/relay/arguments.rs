@@ -51,6 +51,8 @@ pub(crate) enum Bench {
         idle_times: u32,
         #[arg(long, default_value_t = 30, value_parser = times())]
         idle_seconds: u32,
+        #[arg(long)]
+        pgbouncer: bool,
     },
     Backlog {
         #[arg(long, default_value_t = 1_000_000, value_parser = messages())]

@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use testkit::Database;
+use testkit::{Database, PgBouncer};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -42,12 +42,17 @@ pub(crate) struct Plan {
     pub(crate) seconds: u32,
     pub(crate) idle_times: u32,
     pub(crate) idle_seconds: u32,
+    /// The relay has no other way to Postgres than a pooler in transaction mode: it hears no poke.
+    pub(crate) pgbouncer: bool,
 }
 
 pub(crate) async fn run(plan: Plan) -> anyhow::Result<()> {
     // Every message has a pair of its own: none is superseded, so each is acknowledged itself.
     let pairs = plan.rate.saturating_mul(plan.seconds).saturating_add(2 * plan.idle_times);
-    let world = World::with(Database::new().await, 0, pairs).await?;
+    let mut world = World::with(Database::new().await, 0, pairs).await?;
+    if plan.pgbouncer {
+        world.pooler = Some(PgBouncer::before(&world.database.url, 4).await);
+    }
     let mut tap = Tap::before(&world.mongo.url).await?;
     let stop = CancellationToken::new();
     let poker = poker(&world.database, &stop);
@@ -66,7 +71,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<()> {
     relay.stop().await?;
     let sql = stock::connect(&world.database).await?;
     print(&json!({
-        "bench": "latency", "outcomes": verify::outcomes(&sql).await?,
+        "bench": "latency", "pgbouncer": plan.pgbouncer, "outcomes": verify::outcomes(&sql).await?,
         "wrong": verify::wrong_pairs(&world, &sql, Kept::InMongoAndLedger).await?,
         "summary": { "loaded_ms": loaded, "idle_with_poke_ms": poked, "idle_without_poke_ms": polled, "idle": idle },
     }))

@@ -7,6 +7,8 @@
 //! - [`process`], [`meter`], [`report`]: the relay's process, what Postgres counted, the lines
 //! - one file for each bench; [`feed`] commits messages while a relay runs
 
+#![allow(clippy::disallowed_methods, reason = "what a bench asks, it asks Postgres itself")]
+
 mod arguments;
 mod backlog;
 mod bare;
@@ -70,8 +72,8 @@ async fn measure(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Drain { n, runs } => drain::run(n, runs).await,
         Bench::Workers { n, runs } => workers::run(n, runs).await,
-        Bench::Latency { rate, seconds, idle_times, idle_seconds } => {
-            latency::run(latency::Plan { rate, seconds, idle_times, idle_seconds }).await
+        Bench::Latency { rate, seconds, idle_times, idle_seconds, pgbouncer } => {
+            latency::run(latency::Plan { rate, seconds, idle_times, idle_seconds, pgbouncer }).await
         }
         Bench::Backlog { n } => backlog::run(n).await,
         Bench::Reconcile { n, runs } => reconcile::run(n, runs).await,

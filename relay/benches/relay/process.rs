@@ -55,7 +55,7 @@ impl Relay {
         let started = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_relay"))
             .args(arguments)
-            .env("DATABASE_URL", &world.database.url)
+            .env("DATABASE_URL", world.relay_url())
             .env("MONGODB_URL", mongodb_url)
             .env("MONGODB_DATABASE", &world.mongo.name)
             .env("RELAY_ADMIN_LISTEN", admin.to_string())

@@ -7,7 +7,7 @@ use crate::{
     verify::{self, Kept},
 };
 use serde_json::{Value, json};
-use testkit::{Database, MongoDatabase};
+use testkit::{Database, MongoDatabase, PgBouncer};
 
 /// Databases of one run's own, equal to those of every other run.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) mongo: MongoDatabase,
     pub(crate) n: u32,
+    /// Between the relay and Postgres.
+    pub(crate) pooler: Option<PgBouncer>,
 }
 
 impl World {
@@ -27,7 +29,13 @@ impl World {
     pub(crate) async fn with(database: Database, n: u32, pairs: u32) -> anyhow::Result<World> {
         let mongo = stock::mongo(pairs).await?;
         stock::connect(&database).await?.batch_execute("checkpoint").await?;
-        Ok(World { database, mongo, n })
+        Ok(World { database, mongo, n, pooler: None })
+    }
+
+    /// Where the relay finds Postgres.
+    pub(crate) fn relay_url(&self) -> String {
+        let url = &self.database.url;
+        self.pooler.as_ref().map_or_else(|| url.clone(), |pooler| pooler.instead(url))
     }
 
     /// What Postgres counted since the meter's start, and whether all is right.

@@ -91,6 +91,7 @@ pub(super) fn parse(line: &str, now: Timestamp) -> Result<CreditorDebtUpdate, St
         client_id: None,
         entry_key: None,
         expected: None,
+        hold: None,
     })
 }
 

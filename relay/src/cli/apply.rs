@@ -78,6 +78,9 @@ impl Apply {
         let (url, database) =
             mongodb.ok_or_else(|| vec!["MONGODB_URL is not set (nor MONGODB_URL_FILE)".into()])?;
         let guard = settings.guard().map_err(|problem| vec![problem])?;
+        if settings.is_shadow().map_err(|problem| vec![problem])? && !self.dry_run {
+            return Err(vec!["RELAY_SHADOW: a shadow relay writes no MongoDB: use --dry-run".into()]);
+        }
         let clients = Clients::new(url.expose(), &database, "relay-apply").await;
         let clients = clients.map_err(|problem| vec![format!("MONGODB_URL: {problem}")])?;
         Ok(apply::Apply { clients, guard, is_dry: self.dry_run, now: Timestamp::now() })

@@ -2,9 +2,10 @@
 
 use super::moment::moment;
 use crate::{
-    audit::{Audit, audit},
+    audit::{Audit, ShadowAudit, audit, audit_shadow},
     context::Context,
-    reconcile::{self, Options, Report, Scope},
+    mode,
+    reconcile::{self, Options, Report, Scope, Stop},
 };
 use anyhow::Context as _;
 use clap::Args;
@@ -54,6 +55,11 @@ pub(super) async fn reconcile(
     let connection =
         connection.map_err(|error| anyhow::anyhow!("Postgres: {}", postgres::pool_reason(&error)))?;
     postgres::check_schema(&connection).await.map_err(anyhow::Error::msg)?;
+    if mode::is_shadow(&connection).await.context("Postgres")? == Some(true) {
+        anyhow::bail!(
+            "this is a shadow's database: nothing of its ledger was written to MongoDB; see `relay audit --shadow`"
+        );
+    }
     let run = reconcile::begin(&connection, scope, by).await.context("Postgres")?;
     drop(connection);
     let report = reconcile::run(context, run, options).await?;
@@ -105,19 +111,68 @@ pub(super) async fn run_audit(
     json: bool,
     arguments: &AuditArguments,
 ) -> anyhow::Result<ExitCode> {
+    if context.is_shadow {
+        return match audit_shadow(context).await {
+            Ok(audit) if json => {
+                println!("{}", serde_json::to_string(&audit)?);
+                Ok(exit(audit.is_healthy))
+            }
+            Ok(audit) => {
+                print_shadow(&audit);
+                Ok(exit(audit.is_healthy))
+            }
+            Err(stop) => Ok(not_made(&stop)),
+        };
+    }
+    let mode = match context.pool.get().await {
+        Ok(connection) => mode::is_shadow(&connection).await.ok().flatten(),
+        Err(_) => None, // the audit itself says so
+    };
+    if mode == Some(true) {
+        eprintln!(
+            "relay: the audit could not be made: this is a shadow's database, see `relay audit --shadow`"
+        );
+        return Ok(ExitCode::from(EXIT_ERROR));
+    }
     let audit = match audit(context, arguments.lookback_days).await {
         Ok(audit) => audit,
-        Err(stop) => {
-            eprintln!("relay: the audit could not be made: {stop}");
-            return Ok(ExitCode::from(EXIT_ERROR));
-        }
+        Err(stop) => return Ok(not_made(&stop)),
     };
     if json {
         println!("{}", serde_json::to_string(&audit)?);
     } else {
         print_audit(&audit);
     }
-    Ok(if audit.is_healthy { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNHEALTHY) })
+    Ok(exit(audit.is_healthy))
+}
+
+fn exit(is_healthy: bool) -> ExitCode {
+    if is_healthy { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNHEALTHY) }
+}
+
+fn not_made(stop: &Stop) -> ExitCode {
+    eprintln!("relay: the audit could not be made: {stop}");
+    ExitCode::from(EXIT_ERROR)
+}
+
+fn print_shadow(audit: &ShadowAudit) {
+    println!("{} entries compared, agreement {:.3}", audit.compared, audit.agreement);
+    for (agreement, count) in &audit.by_agreement {
+        println!("  {count:>6}  {}", agreement.name());
+    }
+    let text = |amount: Option<shared::money::Amount>| amount.map_or_else(|| "-".into(), |a| a.to_string());
+    for finding in &audit.findings {
+        println!(
+            "  {:<16} {}/{}  email {}  here {}  MongoDB {}  before {}",
+            finding.agreement.name(),
+            finding.client_id,
+            finding.entry_key,
+            finding.email_id,
+            text(finding.shadow_amount),
+            text(finding.mongodb_amount),
+            text(finding.found_amount),
+        );
+    }
 }
 
 fn print_audit(audit: &Audit) {

@@ -7,11 +7,10 @@ use crate::{
     status::{Status, look},
 };
 use clap::Args;
-use deadpool_postgres::Pool;
 use jiff::Timestamp;
 use serde_json::json;
 use shared::{
-    postgres::{self, abandon, pool_reason, reason},
+    postgres::{self, Pool, abandon, pool_reason, reason},
     process::Secret,
 };
 use std::{

@@ -1,9 +1,8 @@
 //! The last hour in this relay's memory, for the console's plots.
 
 use crate::{outbox::Floors, status};
-use deadpool_postgres::Pool;
 use jiff::Timestamp;
-use shared::postgres::abandon;
+use shared::postgres::{Pool, abandon};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

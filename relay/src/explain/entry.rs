@@ -9,10 +9,10 @@ use crate::{
     ledger::entries::{self, LedgerEntry},
     matching::spellings,
 };
-use deadpool_postgres::Client as Connection;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::message::EmailId;
+use shared::{columns::typed, postgres::Connection};
 use std::fmt;
 
 /// Mails that are shown.
@@ -78,7 +78,7 @@ pub async fn explain_entry(
     name: &str,
 ) -> Result<Option<EntryExplanation>, tokio_postgres::Error> {
     let meanings = meanings(name);
-    let ledger = entries::of_client(connection, &meanings, ENTRIES).await?;
+    let ledger = entries::of_client(&***connection, &meanings, ENTRIES).await?;
     let pattern = |(client, key): &(String, Option<String>)| {
         ["aktenzeichen", "client_id"].map(|field| match key {
             Some(key) => json!([{ field: client, "entries": [{ "entry_key": key }] }]),
@@ -88,7 +88,7 @@ pub async fn explain_entry(
     let patterns: Vec<Value> = meanings.iter().flat_map(pattern).collect();
     let own: Vec<EmailId> = ledger.iter().map(|row| row.email_id).collect();
     let names: Vec<&str> = meanings.iter().map(|(client, _)| client.as_str()).collect();
-    let rows = connection.query(MAILS_OF, &[&patterns, &own, &names, &MAILS]).await?;
+    let rows = connection.query_typed(MAILS_OF, &typed(&[&patterns, &own, &names, &MAILS])).await?;
     let mut emails = Vec::new();
     for row in rows {
         emails.extend(explain(connection, row.get(0)).await?);

@@ -53,6 +53,10 @@ impl Explanation {
             let _ = write!(stored, "; trace {trace_id}");
         }
         events.push(event(self.arrived_at, stored));
+        if let (Some(at), Some(by)) = (self.text_removed_at, &self.text_removed_by) {
+            let what = if by == "erasure" { "everything about the person" } else { "its text" };
+            events.push(event(at, format!("{what} was removed ({by})")));
+        }
         for step in &self.steps {
             let Step { message_id, operation, ended_at, .. } = step;
             events.push(event(step.created_at, format!("message {message_id}: {operation} enqueued")));

@@ -9,7 +9,7 @@ use crate::{
     ledger,
     outcome::{Failure, FailureClass},
 };
-use deadpool_postgres::Client as Connection;
+use shared::{columns::typed, postgres::Connection};
 use std::{
     sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::Duration,
@@ -50,9 +50,8 @@ pub async fn check(context: &Context, model: &Model) -> Result<(), Failure> {
     let name = model.provider().name();
     let look = async |connection: &mut Connection| {
         let unreadable = |error| ledger::unreadable(&error);
-        let statement = connection.prepare_cached(SPENT).await.map_err(unreadable)?;
-        let row = connection.query_opt(&statement, &[&name]).await.map_err(unreadable)?;
-        Ok(row.map_or(0, |row| row.get::<_, i64>(0)))
+        let rows = connection.query_often(SPENT, &typed(&[&name])).await.map_err(unreadable)?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0)))
     };
     let spent = context.ask(Instant::now() + PATIENCE, "no reply to a look at the budget", look).await?;
     if u64::try_from(spent).unwrap_or(0) < most {
@@ -82,12 +81,11 @@ pub async fn count(context: &Context, model: &Model, tokens: u64) {
 async fn write(context: &Context, name: &str, requests: i64, tokens: i64) -> bool {
     let mut is_sent = false;
     let write = async |connection: &mut Connection| {
-        let statement = match connection.prepare_cached(COUNT).await {
-            Ok(statement) => statement,
-            Err(error) => return Ok(Err(error)),
-        };
+        if let Err(error) = connection.check_connection().await {
+            return Ok(Err(error));
+        }
         is_sent = true;
-        Ok(connection.execute(&statement, &[&name, &requests, &tokens]).await)
+        Ok(connection.execute_typed(COUNT, &typed(&[&name, &requests, &tokens])).await)
     };
     match context.ask(Instant::now() + PATIENCE, "no reply to a count", write).await {
         Ok(Ok(_)) => true,

@@ -155,6 +155,11 @@ impl Pipeline {
         self.context.board.set(self.operation, state, failure);
     }
 
+    /// Tells the board that the lane is alive.
+    pub(super) fn touch(&self) {
+        self.context.board.touch(self.operation);
+    }
+
     /// Whether a batch has gone through since this was asked last.
     pub(super) fn take_through(&self) -> bool {
         self.through.swap(false, Relaxed)
@@ -200,7 +205,9 @@ impl Pipeline {
                 }
                 slot.send(Batch { claims, lease_end, in_flight: (in_flight, counted) });
                 idle = IDLE_FIRST;
-            } else if !mark.is_behind() {
+            } else if mark.is_behind() {
+                self.touch();
+            } else {
                 drop((slot, in_flight));
                 self.report(Ok(()));
                 self.show(LaneState::Idle, None);

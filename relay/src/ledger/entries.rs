@@ -1,10 +1,11 @@
 //! Which creditor entries a mail or a client has in the ledger. Reads only.
 
 use super::Amount;
-use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use serde::Serialize;
+use shared::columns::typed;
 use shared::message::{EmailId, MessageId, Stamp};
+use tokio_postgres::GenericClient;
 use tokio_postgres::Row;
 
 /// The entries that a mail's messages have come to, with what was there before the first of them, and the ledger's rows. By
@@ -85,7 +86,7 @@ pub async fn of_mail(
     connection: &impl GenericClient,
     email_id: EmailId,
 ) -> Result<Vec<MailEntry>, tokio_postgres::Error> {
-    let rows = connection.query(OF_MAIL, &[&email_id]).await?;
+    let rows = connection.query_typed(OF_MAIL, &typed(&[&email_id])).await?;
     let read = |row: &Row| MailEntry {
         client_id: row.get(0),
         entry_key: row.get(1),
@@ -107,7 +108,7 @@ pub async fn of_client(
 ) -> Result<Vec<LedgerEntry>, tokio_postgres::Error> {
     let (clients, entries): (Vec<&str>, Vec<Option<&str>>) =
         names.iter().map(|(client, entry)| (client.as_str(), entry.as_deref())).unzip();
-    let rows = connection.query(OF_CLIENT, &[&clients, &entries, &limit]).await?;
+    let rows = connection.query_typed(OF_CLIENT, &typed(&[&clients, &entries, &limit])).await?;
     Ok(rows.iter().filter_map(ledger_entry).collect())
 }
 

@@ -1,9 +1,10 @@
 //! What steps around the debt update read of their mails. Owns those reads of `incoming_emails`.
 
-use deadpool_postgres::Client as Connection;
 use shared::{
+    columns::typed,
     message::{EmailId, MessageId},
     money::Amount,
+    postgres::Connection,
 };
 use std::collections::HashMap;
 
@@ -26,11 +27,14 @@ pub struct StoredMail {
     pub received_at: jiff::Timestamp,
     /// The mail's headers where the source gives them: an object, name to value.
     pub headers: Option<serde_json::Value>,
+    /// Whether its text was removed: by retention, or since somebody asked for it.
+    pub is_text_removed: bool,
 }
 
 /// By primary key.
 const READ_MAILS: &str = "
-select id, coalesce(subject, ''), from_email, from_name, body_text, body_html, received_at, headers
+select id, coalesce(subject, ''), from_email, from_name, body_text, body_html, received_at, headers,
+    text_removed_at is not null
 from incoming_emails where id = any($1)";
 
 /// The mails of these ids; one that is not there is absent.
@@ -41,8 +45,7 @@ pub async fn mails(
     connection: &Connection,
     ids: &[EmailId],
 ) -> Result<HashMap<EmailId, StoredMail>, tokio_postgres::Error> {
-    let statement = connection.prepare_cached(READ_MAILS).await?;
-    let rows = connection.query(&statement, &[&ids]).await?;
+    let rows = connection.query_often(READ_MAILS, &typed(&[&ids])).await?;
     let read = |row: &tokio_postgres::Row| StoredMail {
         email_id: row.get(0),
         subject: row.get(1),
@@ -52,6 +55,7 @@ pub async fn mails(
         body_html: row.get(5),
         received_at: row.get(6),
         headers: row.get(7),
+        is_text_removed: row.get(8),
     };
     Ok(rows.iter().map(|row| (row.get(0), read(row))).collect())
 }
@@ -68,8 +72,7 @@ pub async fn tickets(
     connection: &Connection,
     ids: &[EmailId],
 ) -> Result<HashMap<EmailId, String>, tokio_postgres::Error> {
-    let statement = connection.prepare_cached(READ_TICKETS).await?;
-    let rows = connection.query(&statement, &[&ids]).await?;
+    let rows = connection.query_often(READ_TICKETS, &typed(&[&ids])).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -114,8 +117,7 @@ pub async fn unsettled(
     keys: &[(EmailId, MessageId)],
 ) -> Result<HashMap<MessageId, UnsettledMail>, tokio_postgres::Error> {
     let (mails, messages): (Vec<EmailId>, Vec<MessageId>) = keys.iter().copied().unzip();
-    let statement = connection.prepare_cached(READ_UNSETTLED).await?;
-    let rows = connection.query(&statement, &[&mails, &messages]).await?;
+    let rows = connection.query_often(READ_UNSETTLED, &typed(&[&mails, &messages])).await?;
     let read = |row: &tokio_postgres::Row| UnsettledMail {
         ticket_id: row.get(1),
         from_email: row.get(2),

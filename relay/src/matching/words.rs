@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use unicode_normalization::UnicodeNormalization as _;
 
 /// Equal for what German collation of strength 2 holds equal: case and ß/ss do not matter, umlauts do.
-pub(super) fn fold(text: &str) -> String {
+pub(crate) fn fold(text: &str) -> String {
     let lower = match text.is_ascii() {
         true => text.to_ascii_lowercase(), // addresses, mostly
         false => text.nfc().collect::<String>().to_lowercase().replace('ß', "ss"),

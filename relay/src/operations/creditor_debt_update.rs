@@ -46,8 +46,12 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
         }
     }
     let messages = held.len();
-    let means =
-        Means { clients: &context.clients, guard: context.guard, context: Some(context), is_dry: false };
+    let means = Means {
+        clients: &context.clients,
+        guard: context.guard,
+        context: Some(context),
+        is_dry: context.is_shadow,
+    };
     let work = join_all(parts.into_iter().map(|part| carry_or_halve(means, part, deadline)));
     let carried = context.turns.in_turn(&context.pool, messages, work).await;
     // An error that we do not know, and nothing at all got through: nothing says that the messages are to blame.
@@ -78,7 +82,12 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
 fn finish(context: &Context, claim: Claim, update: CreditorDebtUpdate, end: End) -> Finished {
     let (notifies, origin) = (context.mailer.is_some(), update.origin);
     let finished = match end {
-        End::Verdict(verdict) => conclude(claim, update, verdict, notifies),
+        End::Verdict(mut verdict) => {
+            if context.is_shadow {
+                verdict.reason = format!("shadow, nothing is written: {}", verdict.reason);
+            }
+            conclude(claim, update, verdict, notifies)
+        }
         End::Failed(failure) => fail(claim, &update, failure, notifies),
         End::Postponed(failure) => {
             claim.finish(Transition::Postponed(POSTPONED, failure), update.stamp.number())

@@ -7,8 +7,8 @@ use crate::{
     outbox::{Claim, Finished},
     outcome::Failure,
 };
-use deadpool_postgres::Client as Connection;
 use shared::message::{DebtUpdateNotification, EmailId};
+use shared::postgres::Connection;
 use std::collections::HashMap;
 use tokio::time::Instant;
 

@@ -12,12 +12,12 @@ use crate::{
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
 };
-use deadpool_postgres::Client as Connection;
 use futures_util::future::join_all;
 use serde_json::json;
 use shared::{
     idempotency_key::generate_idempotency_key,
     message::{CreditorDebtUpdate, EmailExtraction, Operation, Revision, Stamp},
+    postgres::Connection,
 };
 use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
@@ -196,6 +196,9 @@ struct Cleaned {
 
 impl Cleaned {
     fn new(mut mail: StoredMail) -> Result<Cleaned, Failure> {
+        if mail.is_text_removed {
+            return Err(Failure::new(FailureClass::Permanent, "the text of the mail was removed"));
+        }
         let stamp = Stamp::new(mail.received_at, mail.email_id, Revision::FIRST)
             .map_err(|error| Failure::new(FailureClass::Permanent, error.to_string()))?;
         mail.subject = mail_text::decode_words(&mail.subject).into_owned();
@@ -227,7 +230,11 @@ fn store(claim: Claim, cleaned: Cleaned, entities: ExtractedEntities) -> Finishe
     let Cleaned { mail, text, stamp } = cleaned;
     let is_reply = entities.is_creditor_reply;
     let head = Head { email_id: mail.email_id, from_email: &mail.from_email, received_at: mail.received_at };
-    let update = is_reply.then(|| debt_update::of_reading(head, &Reading::from(&entities), stamp));
+    let hold = claim.payload::<EmailExtraction>().ok().and_then(|payload| payload.hold);
+    let update = is_reply.then(|| CreditorDebtUpdate {
+        hold,
+        ..debt_update::of_reading(head, &Reading::from(&entities), stamp)
+    });
     let next = update
         .as_ref()
         .map(|update| claim.next(Operation::CreditorDebtUpdate, stamp.revision(), json!(update)));

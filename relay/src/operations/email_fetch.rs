@@ -84,7 +84,7 @@ fn store(claim: Claim, Received { parts, cut }: Received) -> Finished {
     for part in cut {
         claim.label.span().in_scope(|| tracing::warn!(part, "longer than what is kept of a mail: cut"));
     }
-    let payload = EmailExtraction { email_id: claim.email_id };
+    let payload = EmailExtraction { email_id: claim.email_id, hold: None };
     let next = claim.next(Operation::EmailExtraction, Revision::FIRST, json!(payload));
     let mut finished = claim.done(Outcome::Fetched, 0);
     finished.next = Some(next);

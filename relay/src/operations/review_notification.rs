@@ -13,9 +13,9 @@ use crate::{
     review_mails::{self, DIGEST, Places, Rest, SINGLES},
     smtp::{LONGEST, Mailer},
 };
-use deadpool_postgres::Client as Connection;
 use serde_json::Value;
 use shared::message::{CreditorDebtUpdate, MessageId, ReviewCause, ReviewNotification};
+use shared::postgres::Connection;
 use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 

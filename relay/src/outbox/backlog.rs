@@ -4,9 +4,9 @@
 //! at a floor per operation, below which no message of it was waiting at an earlier look: what ends, or waits for its time, never
 //! becomes one of the others again. Relays keep their floors in `relay_workers`, so that a command begins where they are.
 
-use deadpool_postgres::Client as Connection;
 use serde::Serialize;
 use shared::message::{MessageId, Operation};
+use shared::postgres::Connection;
 use std::{
     collections::{BTreeMap, HashMap},
     time::{Duration, Instant},

@@ -4,13 +4,14 @@ use crate::{
     ledger::{DISCARDED_EMAILS, REQUEUED_EMAILS},
     operator::Act,
 };
-use deadpool_postgres::{Client as Connection, Transaction};
 use futures_util::{TryStreamExt as _, pin_mut};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::message::{EmailId, MessageId, Operation};
+use shared::{columns::typed, postgres::Connection};
 use std::{sync::LazyLock, time::Duration};
+use tokio_postgres::Transaction;
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
@@ -219,7 +220,7 @@ pub async fn message_row(
     connection: &Connection,
     id: MessageId,
 ) -> Result<Option<MessageRow>, tokio_postgres::Error> {
-    let row = connection.query_opt(SHOW.as_str(), &[&id]).await?;
+    let row = connection.query_typed_opt(SHOW.as_str(), &typed(&[&id])).await?;
     Ok(row.map(|row| MessageRow {
         message_id: row.get(0),
         operation: row.get(1),
@@ -253,7 +254,7 @@ pub async fn dead_among(
     connection: &Connection,
     ids: &[MessageId],
 ) -> Result<(Vec<MessageId>, i64), tokio_postgres::Error> {
-    let row = connection.query_one(KNOWN, &[&ids]).await?;
+    let row = connection.query_typed_one(KNOWN, &typed(&[&ids])).await?;
     Ok((row.get(0), row.get(1)))
 }
 
@@ -268,7 +269,9 @@ pub async fn requeue(
     place: i64,
     seconds: f64,
 ) -> Result<Vec<Act>, tokio_postgres::Error> {
-    let rows = transaction.query(REQUEUE.as_str(), &[&ids, &place, &seconds, &mail_changing()]).await?;
+    let rows = transaction
+        .query_typed(REQUEUE.as_str(), &typed(&[&ids, &place, &seconds, &mail_changing()]))
+        .await?;
     Ok(rows.iter().map(act).collect())
 }
 
@@ -280,7 +283,7 @@ pub async fn discard_dead(
     transaction: &Transaction<'_>,
     ids: &[MessageId],
 ) -> Result<Vec<Act>, tokio_postgres::Error> {
-    let rows = transaction.query(DISCARD.as_str(), &[&ids, &mail_changing()]).await?;
+    let rows = transaction.query_typed(DISCARD.as_str(), &typed(&[&ids, &mail_changing()])).await?;
     Ok(rows.iter().map(act).collect())
 }
 

@@ -1,7 +1,8 @@
 //! The end of a parked message that a person has decided on otherwise.
 
-use deadpool_postgres::Transaction;
+use shared::columns::typed;
 use shared::message::MessageId;
+use tokio_postgres::Transaction;
 
 /// By primary key. Waits for nobody: a row that a worker has locked is being claimed or finished. The claim count fences off a
 /// worker whose lease has ended.
@@ -24,5 +25,5 @@ pub async fn discard(
     transaction: &Transaction<'_>,
     message_id: MessageId,
 ) -> Result<bool, tokio_postgres::Error> {
-    Ok(transaction.execute(DISCARD, &[&message_id]).await? == 1)
+    Ok(transaction.execute_typed(DISCARD, &typed(&[&message_id])).await? == 1)
 }

@@ -5,15 +5,15 @@ use crate::{
     ledger::{Decision, EmailChange, INSERT_DECISIONS, LedgerRow, UPDATE_EMAILS, UPSERT_DEBTS},
     outcome::{Failure, FailureClass, Transition},
 };
-use deadpool_postgres::Client as Connection;
 use shared::{
     columns::{Column, column},
     message::MessageId,
     outbox::{INSERT, ONCE},
+    postgres::Connection,
     process::bounded_error,
 };
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
-use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::types::{Json, Type};
 
 /// One statement for everything that a batch came to, column by column: $1 to $7 = transitions, then mails, ledger, decisions, and
 /// from $42 on the next messages. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
@@ -192,7 +192,6 @@ async fn finish_at_once(
     connection: &Connection,
     batch: &[Finished],
 ) -> Result<Vec<MessageId>, tokio_postgres::Error> {
-    let statement = connection.prepare_cached(&FINISH).await?;
     let transitions: Vec<_> = batch.iter().map(TransitionRow::of).collect();
     let columns: Vec<Column<'_>> = [
         TransitionRow::columns(&transitions.iter().collect::<Vec<_>>()),
@@ -204,9 +203,8 @@ async fn finish_at_once(
     .into_iter()
     .flatten()
     .collect();
-    let parameters: Vec<&(dyn ToSql + Sync)> =
-        columns.iter().map(|column| column.as_ref() as &(dyn ToSql + Sync)).collect();
-    let rows = connection.query(&statement, &parameters).await?;
+    let parameters: Vec<_> = columns.iter().map(|column| column.parameter()).collect();
+    let rows = connection.query_often(&FINISH, &parameters).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

@@ -3,17 +3,17 @@
 use super::plan::Debt;
 use crate::outcome::Failure;
 use crate::{ledger, outcome::FailureClass};
-use deadpool_postgres::Client as Connection;
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::{
+    columns::{Typed, typed},
     message::{EmailId, Operation},
     outbox::{INSERT, ONCE, trace_of_mail},
-    postgres::AdvisoryLock,
+    postgres::{AdvisoryLock, Connection},
     process::bounded_error,
 };
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::Json;
 
 /// A page of the ledger in the order of its primary key, which serves it. With $4 only what was written since then: the rest of the
 /// table is read all the same, since an index on `applied_at` would cost every update its HOT path.
@@ -31,9 +31,9 @@ from unnest($1::text[], $2::text[]) as k(client_id, entry_key) join creditor_deb
 const UNFINISHED: &str = "
 select idempotency_key from outbox_messages where idempotency_key = any($1) and processed_at is null and dead_at is null";
 
-/// What the mails say beyond the ledger. By primary key.
-const MAILS: &str =
-    "select id, from_email, received_at, extracted_data from incoming_emails where id = any($1)";
+/// What the mails say beyond the ledger; an erased one is as good as gone. By primary key.
+const MAILS: &str = "select id, from_email, received_at, extracted_data from incoming_emails
+where id = any($1) and (text_removed_by is distinct from 'erasure' or extracted_data is not null)";
 
 /// The last runs before $1 that have enqueued repairs, for those that still wait. By primary key, downwards.
 const REPAIRING: &str = "
@@ -145,9 +145,9 @@ pub async fn begin_if_due(
     every: Duration,
 ) -> Result<Option<Run>, tokio_postgres::Error> {
     let transaction = connection.transaction().await?;
-    transaction.execute(GATE, &[&AdvisoryLock::Reconciliation.number()]).await?;
-    transaction.execute(ABANDONED, &[]).await?;
-    let row = transaction.query_opt(BEGIN, &[&scope.name(), &every.as_secs_f64()]).await?;
+    transaction.execute_typed(GATE, &typed(&[&AdvisoryLock::Reconciliation.number()])).await?;
+    transaction.execute_typed(ABANDONED, &[]).await?;
+    let row = transaction.query_typed_opt(BEGIN, &typed(&[&scope.name(), &every.as_secs_f64()])).await?;
     transaction.commit().await?;
     Ok(row.map(|row| Run { id: row.get(0), run_at: row.get(1) }))
 }
@@ -157,7 +157,7 @@ pub async fn begin_if_due(
 /// # Errors
 /// The statement's.
 pub async fn begin(connection: &Connection, scope: Scope, actor: &str) -> Result<Run, tokio_postgres::Error> {
-    let row = connection.query_one(BEGIN_BY, &[&scope.name(), &actor]).await?;
+    let row = connection.query_typed_one(BEGIN_BY, &typed(&[&scope.name(), &actor])).await?;
     Ok(Run { id: row.get(0), run_at: row.get(1) })
 }
 
@@ -168,7 +168,7 @@ pub(super) async fn end(
     ending: &Ending<'_>,
 ) -> Result<Option<Timestamp>, tokio_postgres::Error> {
     let error = ending.error.map(bounded_error);
-    let parameters: [&(dyn ToSql + Sync); 8] = [
+    let parameters: [&dyn Typed; 8] = [
         &run.id,
         &ending.checked,
         &ending.mismatches,
@@ -178,7 +178,7 @@ pub(super) async fn end(
         &ending.status,
         &error,
     ];
-    Ok(connection.query_opt(END, &parameters).await?.map(|row| row.get(0)))
+    Ok(connection.query_typed_opt(END, &typed(&parameters)).await?.map(|row| row.get(0)))
 }
 
 /// Ends a run whose process stops.
@@ -201,7 +201,7 @@ pub(super) async fn stopped(connection: &Connection, run: Run) -> Result<(), tok
 /// # Errors
 /// The statement's.
 pub async fn remove_old(connection: &Connection) -> Result<(), tokio_postgres::Error> {
-    connection.execute(REMOVE, &[]).await.map(drop)
+    connection.execute_typed(REMOVE, &[]).await.map(drop)
 }
 
 /// The next page of the ledger after this key.
@@ -211,8 +211,7 @@ pub(super) async fn page(
     limit: i64,
     since: Option<Timestamp>,
 ) -> Result<Vec<Debt>, Failure> {
-    let statement = connection.prepare_cached(PAGE).await.map_err(|error| ledger::unreadable(&error))?;
-    let rows = connection.query(&statement, &[&after.0, &after.1, &limit, &since]).await;
+    let rows = connection.query_often(PAGE, &typed(&[&after.0, &after.1, &limit, &since])).await;
     Ok(rows.map_err(|error| ledger::unreadable(&error))?.iter().filter_map(debt).collect())
 }
 
@@ -220,7 +219,7 @@ pub(super) async fn page(
 pub(super) async fn again(connection: &Connection, debts: &[Debt]) -> Result<Vec<Debt>, Failure> {
     let (clients, entries): (Vec<&str>, Vec<&str>) =
         debts.iter().map(|debt| (debt.client_id.as_str(), debt.entry_key.as_str())).unzip();
-    let rows = connection.query(AGAIN, &[&clients, &entries]).await;
+    let rows = connection.query_typed(AGAIN, &typed(&[&clients, &entries])).await;
     Ok(rows.map_err(|error| ledger::unreadable(&error))?.iter().filter_map(debt).collect())
 }
 
@@ -237,7 +236,10 @@ fn debt(row: &tokio_postgres::Row) -> Option<Debt> {
 
 /// Which of these messages are still on their way, by their keys.
 pub(super) async fn unfinished(connection: &Connection, keys: &[String]) -> Result<HashSet<String>, Failure> {
-    let rows = connection.query(UNFINISHED, &[&keys]).await.map_err(|error| ledger::unreadable(&error))?;
+    let rows = connection
+        .query_typed(UNFINISHED, &typed(&[&keys]))
+        .await
+        .map_err(|error| ledger::unreadable(&error))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -250,7 +252,8 @@ pub(super) struct MailPart {
 }
 
 pub(super) async fn mails(connection: &Connection, ids: &[EmailId]) -> Result<Vec<MailPart>, Failure> {
-    let rows = connection.query(MAILS, &[&ids]).await.map_err(|error| ledger::unreadable(&error))?;
+    let rows =
+        connection.query_typed(MAILS, &typed(&[&ids])).await.map_err(|error| ledger::unreadable(&error))?;
     let read = |row: &tokio_postgres::Row| MailPart {
         email_id: row.get(0),
         from_email: row.get(1),
@@ -269,7 +272,10 @@ pub(super) struct Repair {
 
 /// The ids of earlier runs whose repairs may still wait.
 pub(super) async fn repairing_runs(connection: &Connection, before: i64) -> Result<Vec<i64>, Failure> {
-    let rows = connection.query(REPAIRING, &[&before]).await.map_err(|error| ledger::unreadable(&error))?;
+    let rows = connection
+        .query_typed(REPAIRING, &typed(&[&before]))
+        .await
+        .map_err(|error| ledger::unreadable(&error))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -298,9 +304,9 @@ async fn enqueue_at_once(connection: &Connection, repairs: &[Repair]) -> Result<
     let ids: Vec<EmailId> = repairs.iter().map(|repair| repair.email_id).collect();
     let payloads: Vec<Json<&Value>> = repairs.iter().map(|repair| Json(&repair.payload)).collect();
     let keys: Vec<&str> = repairs.iter().map(|repair| repair.key.as_str()).collect();
-    let parameters: [&(dyn ToSql + Sync); 5] =
+    let parameters: [&dyn Typed; 5] =
         [&operation.aggregate_type(), &operation.name(), &ids, &payloads, &keys];
-    let rows = connection.query(ENQUEUE.as_str(), &parameters).await.map_err(|error| {
+    let rows = connection.query_typed(ENQUEUE.as_str(), &typed(&parameters)).await.map_err(|error| {
         // A value or a constraint of one of them, or Postgres itself.
         let is_theirs = error.code().is_some_and(|code| matches!(code.code().get(..2), Some("22" | "23")));
         let class = if is_theirs { FailureClass::Permanent } else { FailureClass::SinkDown };

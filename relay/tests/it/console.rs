@@ -142,7 +142,7 @@ async fn with_tokens_nobody_is_let_in_without_one_and_beyond_this_machine_there_
 async fn postgres_away_is_said_on_the_page() {
     let world = world().await;
     let wire = testkit::Wire::before(&world.database.url).await;
-    let url = wire.instead(&world.database.url);
+    let url = wire.instead(&world.relay_url());
     let relay = Relay::start(&world, &[("DATABASE_URL", &url)]);
     let base = served(&relay).await;
     wire.cut();

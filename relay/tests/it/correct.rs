@@ -38,7 +38,7 @@ async fn ask_for(
 ) -> Result<Corrected, CorrectError> {
     let entry = entry.map(str::to_owned);
     let wish = Wish { right, entry, by: "Frau Kundig".into(), reason: "a slip".into() };
-    correct(&mut world.context().await.pool.get().await.unwrap(), email, &wish).await
+    correct(&mut world.operator().await, email, &wish).await
 }
 
 async fn messages(world: &World) -> i64 {
@@ -192,7 +192,7 @@ async fn a_correction_whose_entry_is_gone_is_held_and_can_be_decided() {
     world.run("update outbox_messages set payload = payload || '{\"entry_key\": \"gone\"}' where outcome is null").await;
     assert_eq!(world.once().await.held, 1);
     assert_eq!(world.shows(email).await, "completed/needs_review/not_applicable");
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let choice = Choice { creditor: Some("b".into()), ..Choice::default() };
     review::accept(&mut connection, email, choice, "clerk").await.unwrap();
     assert_eq!(world.once().await.applied, 1);

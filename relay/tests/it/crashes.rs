@@ -122,7 +122,7 @@ async fn after_a_kill_at(point: Point, workers: usize) -> Traces {
     let postgres = Wire::before(&world.database.url).await;
     let (mongodb_url, mongodb) = world.mongo_wire().await;
     let held = point.hold(&postgres, &mongodb);
-    let mut victim = victim(&world, &mongodb_url, &postgres.instead(&world.database.url));
+    let mut victim = victim(&world, &mongodb_url, &postgres.instead(&world.relay_url()));
     let pid = victim.id().unwrap();
     let go_on = held.reached().await;
     is_at(point, &world).await;

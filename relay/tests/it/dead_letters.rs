@@ -32,12 +32,12 @@ async fn die(world: &World, email: EmailId, error: &str) -> MessageId {
 }
 
 async fn groups(world: &World) -> dead_letters::Listing {
-    let connection = world.context().await.pool.get().await.unwrap();
+    let connection = world.operator().await;
     dead_letters::listing(&connection, &DeadLetterFilter::default(), 50).await.unwrap()
 }
 
 async fn requeue(world: &World, selection: Selection) -> Result<Done, DeadLetterError> {
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     dead_letters::requeue(&mut connection, &selection, CAP, None, false, "clerk").await
 }
 
@@ -109,7 +109,7 @@ async fn a_dead_letter_that_a_newer_update_has_overtaken_is_marked() {
     world.commit(Update::of("200", "2026-02-01T00:00:00Z")).await;
     assert_eq!(world.once().await.applied, 1);
     assert_eq!(groups(&world).await.pointless, 2);
-    let connection = world.context().await.pool.get().await.unwrap();
+    let connection = world.operator().await;
     let is_pointless = async |id| dead_letters::show(&connection, id, false).await.unwrap().message.pointless;
     for id in [overtaken, otherwise_spelt] {
         assert!(is_pointless(id).await, "{id}");

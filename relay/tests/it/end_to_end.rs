@@ -37,8 +37,9 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     pub(crate) async fn over(world: &World) -> Ingest {
+        let database_url = testkit::url_as("ingest", &world.database.url);
         let given = [
-            ("--database-url", world.database.url.as_str()),
+            ("--database-url", database_url.as_str()),
             ("--listen", "127.0.0.1:0"),
             ("--admin-listen", "127.0.0.1:0"),
             ("--zendesk-webhook-secret", SECRET),
@@ -179,7 +180,7 @@ async fn every_sample_mail_that_states_an_amount_is_in_the_right_entry_and_no_ot
     }
     world.once().await;
     // Amounts that are lower than the stored one wait for a person, who accepts them.
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let held = review::held(&connection, 100).await.unwrap();
     for mail in held.iter().filter(|mail| mail.reason.contains("lower")) {
         review::accept(&mut connection, mail.email_id, review::Choice::default(), "clerk").await.unwrap();

@@ -60,7 +60,7 @@ async fn after_a_kill_at(point: Point, workers: usize) {
     let is_away = mail(&world, "Automatische Antwort: Abwesenheit", ABSENCE).await;
     let wire = Wire::before(&world.database.url).await;
     let held = point.hold(&wire);
-    let victim = Relay::start(&world, &[("DATABASE_URL", &wire.instead(&world.database.url))]);
+    let victim = Relay::start(&world, &[("DATABASE_URL", &wire.instead(&world.relay_url()))]);
     let go_on = held.reached().await;
     let is_finished =
         "select bool_and(processed_at is not null) from outbox_messages where operation = 'email_extraction'";

@@ -85,6 +85,11 @@ impl Relay {
         until(|| async { self.log.lock().unwrap().contains(text) }).await;
     }
 
+    /// Whether it has said this until now.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.log.lock().unwrap().contains(text)
+    }
+
     /// Where its admin listener is, once it is there.
     pub(crate) async fn admin(&self) -> String {
         self.says("relay started admin=").await;

@@ -43,7 +43,7 @@ async fn a_kill_leaves_one_debt_update(point: Point) {
     let victim = Relay::start(
         &world,
         &[
-            ("DATABASE_URL", &postgres.instead(&world.database.url)),
+            ("DATABASE_URL", &postgres.instead(&world.relay_url())),
             ("RESEND_API_KEY", KEY),
             ("RESEND_URL", &api.instead(&provider.url)),
         ],

@@ -5,6 +5,7 @@
     clippy::indexing_slicing,
     reason = "a test fails by panicking, its helpers too"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
 mod apply;
 mod bad_input;
@@ -15,7 +16,9 @@ mod correct;
 mod crashes;
 mod dead_letters;
 mod debt_updates;
+mod deployed;
 mod end_to_end;
+mod erase;
 mod explain;
 mod extraction_command;
 mod extraction_crashes;
@@ -26,6 +29,8 @@ mod fetch_crashes;
 mod fleet;
 mod interleavings;
 mod json_shapes;
+mod least_privilege;
+mod legacy;
 mod mail_server;
 mod maintenance;
 mod model_server;
@@ -33,6 +38,7 @@ mod models;
 mod notifications;
 mod outages;
 mod pause;
+mod pgbouncer;
 mod poison;
 mod postgres_outages;
 mod program;
@@ -41,9 +47,12 @@ mod reconcile;
 mod replay;
 mod review;
 mod rolling;
+mod secrets;
+mod shadow;
 mod status;
 mod suspicion;
 mod taxonomy;
 mod telemetry;
+mod tls;
 mod turns;
 mod world;

@@ -680,7 +680,7 @@ async fn a_call_is_counted_once_whether_its_count_is_refused_or_its_reply_is_lat
 
     let wire = Wire::before(&reading.world.database.url).await;
     let mut config = reading.world.config(&reading.world.mongo.url);
-    config.database_url = wire.instead(&reading.world.database.url).parse().unwrap();
+    config.database_url = wire.instead(&reading.world.relay_url()).parse().unwrap();
     config.extractor = Some(reading.server.config(Provider::OpenAi));
     let reading = Reading { context: relay::relay::context(&config).await.unwrap(), ..reading };
     let point = wire.hold_reply_to(b"openai");

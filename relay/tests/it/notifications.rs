@@ -254,7 +254,7 @@ async fn dies_before_its_finish(world: &World, server: &MailServer) {
     let held = wire.hold_request(b"fenced as (");
     let mut relay = world
         .program(&world.mongo.url, &["run", "--once"])
-        .env("DATABASE_URL", wire.instead(&world.database.url))
+        .env("DATABASE_URL", wire.instead(&world.relay_url()))
         .envs([("SMTP_URL", server.url().as_str()), ("NOTIFY_TO", TO), ("NOTIFY_FROM", FROM)])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -535,7 +535,7 @@ async fn a_mail_that_was_settled_meanwhile_asks_nobody_any_more() {
     let context = context(&world, &server).await;
     server.kill().await;
     assert!(world.try_once(&context).await.1.is_err());
-    let mut connection = context.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     review::accept(&mut connection, lower, review::Choice::default(), "Anna").await.unwrap();
     review::reject(&mut connection, rejected, "nothing to write", "Anna").await.unwrap();
     drop(connection);
@@ -561,7 +561,7 @@ async fn a_mail_without_client_that_was_accepted_or_rejected_meanwhile_asks_nobo
     let context = context(&world, &server).await;
     server.kill().await;
     assert!(world.try_once(&context).await.1.is_err());
-    let mut connection = context.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     review::accept(&mut connection, emails[0], review::Choice::default(), "Anna").await.unwrap();
     review::reject(&mut connection, emails[1], "nothing to write", "Anna").await.unwrap();
     drop(connection);

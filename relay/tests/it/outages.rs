@@ -107,7 +107,7 @@ async fn postgres_that_breaks_during_the_apply_leaves_the_message_to_the_next_cl
     let email = world.commit(Update::default()).await;
     let wire = Wire::before(&world.database.url).await;
     let mut config = world.config(&world.mongo.url);
-    config.database_url = wire.instead(&world.database.url).parse().unwrap();
+    config.database_url = wire.instead(&world.relay_url()).parse().unwrap();
     let context = relay::relay::context(&config).await.unwrap();
     let point = wire.hold_at(b"fenced as (");
     let relay = world.try_once(&context);

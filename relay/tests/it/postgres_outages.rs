@@ -9,7 +9,7 @@ use testkit::Wire;
 use tokio::sync::oneshot;
 
 fn over(wire: &Wire, world: &World) -> Relay {
-    Relay::start(world, &[("DATABASE_URL", &wire.instead(&world.database.url))])
+    Relay::start(world, &[("DATABASE_URL", &wire.instead(&world.relay_url()))])
 }
 
 /// Commits so many messages and waits until a relay's finish of the first of them has come to this point of the wire.
@@ -165,7 +165,7 @@ async fn what_is_not_answered_in_time_goes_on_neither_in_postgres_nor_in_the_poo
     let world = World::new().await;
     let context = world.context().await;
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(200);
-    let look = async |connection: &mut deadpool_postgres::Client| {
+    let look = async |connection: &mut shared::postgres::Connection| {
         connection
             .batch_execute("select pg_sleep(60)")
             .await

@@ -163,7 +163,7 @@ async fn a_finish_that_comes_late_never_takes_the_ledger_back() {
     let older = world.commit(Update::of("2000", "2026-01-01T00:00:00Z")).await;
     let wire = testkit::Wire::before(&world.database.url).await;
     let mut config = world.config(&world.mongo.url);
-    config.database_url = wire.instead(&world.database.url).parse().unwrap();
+    config.database_url = wire.instead(&world.relay_url()).parse().unwrap();
     let context = relay::relay::context(&config).await.unwrap();
     let point = wire.hold_at(b"fenced as (");
     let slow = world.try_once(&context);

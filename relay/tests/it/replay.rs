@@ -19,7 +19,7 @@ fn of(emails: &[EmailId]) -> Selection {
 }
 
 async fn ask(world: &World, selection: &Selection) -> Result<Replayed, ReplayError> {
-    replay(&mut world.context().await.pool.get().await.unwrap(), selection, &manner()).await
+    replay(&mut world.operator().await, selection, &manner()).await
 }
 
 /// A mail that was read, its debt update, and its client.
@@ -136,7 +136,7 @@ async fn a_persons_decision_is_replayed_and_not_what_the_mail_said() {
         world.client(vec![entry]).await;
         let email = mail(&world, Update::default()).await;
         world.once().await;
-        let mut connection = world.context().await.pool.get().await.unwrap();
+        let mut connection = world.operator().await;
         let choice = Choice { amount: "800".parse().ok(), ..Choice::default() };
         review::accept(&mut connection, email, choice, "clerk").await.unwrap();
         world.once().await;
@@ -158,7 +158,7 @@ async fn what_nobody_has_read_is_read_again_unless_it_waits_or_has_no_body() {
     let email = world.email("konto@turmhaus.example", "2026-02-17T09:14:22Z".parse().unwrap()).await;
     world.sql.execute("update incoming_emails set body_text = $1, processing_status = 'failed', sync_status = 'failed', sync_error = 'x'", &[&text]).await.unwrap();
     let dry = Manner { is_dry: true, ..manner() };
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let would = replay(&mut connection, &of(&[email]), &dry).await.unwrap();
     assert_eq!((would.enqueued, would.mails[0].operation), (1, Some("email_extraction")));
     assert_eq!(world.row("select count(*) from outbox_messages").await.get::<_, i64>(0), 0, "dry");
@@ -190,7 +190,7 @@ async fn what_is_rejected_no_reply_or_without_a_client_is_left_alone() {
     world.client(vec![entry]).await;
     let rejected = mail(&world, Update::default()).await;
     world.once().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     review::reject(&mut connection, rejected, "no", "clerk").await.unwrap();
     let [spam, nobody] = [mail(&world, Update::default()).await, mail(&world, Update::default()).await];
     world.run("delete from outbox_messages where processed_at is null").await;
@@ -228,7 +228,7 @@ async fn a_selection_is_a_client_a_time_or_ids_and_a_large_one_is_refused_with_i
     world.once().await;
     world.run(&format!("update incoming_emails set extracted_data = extracted_data - 'client_aktenzeichen' where id = {by_name};
         update incoming_emails set created_at = now() - interval '3 hours' where id = {first}")).await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let dry = Manner { is_dry: true, ..manner() };
     let mut selected = async |selection: Selection| {
         let replayed = replay(&mut connection, &selection, &dry).await.unwrap();

@@ -23,7 +23,7 @@ async fn held_world() -> (World, i64) {
 #[tokio::test]
 async fn an_accepted_amount_is_written_past_the_guard_as_the_next_revision() {
     let (world, email) = held_world().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let held = review::held(&connection, 10).await.unwrap();
     assert_eq!((held.len(), held[0].email_id, held[0].new_amount.as_deref()), (1, email, Some("1234.56")));
     assert!(held[0].reason.contains("lower"));
@@ -49,7 +49,7 @@ async fn a_decision_that_comes_after_a_newer_mail_is_superseded() {
     let (world, email) = held_world().await;
     world.commit(Update::of("6000", "2026-03-01T00:00:00Z")).await;
     world.once().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let choice = Choice { amount: "4000".parse().ok(), ..Choice::default() };
     let accepted = review::accept(&mut connection, email, choice, "clerk").await.unwrap();
     assert_eq!(accepted.newer_amount.as_deref(), Some("6000.00"), "it says so");
@@ -60,7 +60,7 @@ async fn a_decision_that_comes_after_a_newer_mail_is_superseded() {
 #[tokio::test]
 async fn a_rejected_amount_is_never_written_and_the_mail_waits_no_more() {
     let (world, email) = held_world().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     review::reject(&mut connection, email, "the sum of another case", "Frau Kundig").await.unwrap();
     assert_eq!(world.once().await.claimed, 0);
     assert_eq!(world.amount("b").await, Some(5000.0));
@@ -82,8 +82,7 @@ async fn a_rejected_amount_is_never_written_and_the_mail_waits_no_more() {
 #[tokio::test]
 async fn of_two_people_who_decide_at_once_one_does() {
     let (world, email) = held_world().await;
-    let context = world.context().await;
-    let (mut one, mut other) = (context.pool.get().await.unwrap(), context.pool.get().await.unwrap());
+    let (mut one, mut other) = (world.operator().await, world.operator().await);
     // Both have looked for the mail before either decides.
     let held = world.database.client().await;
     held.batch_execute(&format!("begin; select from incoming_emails where id = {email} for update"))
@@ -121,7 +120,7 @@ async fn a_person_names_the_client_and_the_entry_that_the_mail_does_not_tell() {
         world.commit(Update::default()).await,
     ];
     assert_eq!(world.once().await.held, 3);
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let held = review::held(&connection, 10).await.unwrap();
     let candidate = &held[0].candidates[0];
     assert_eq!(
@@ -213,7 +212,7 @@ async fn parked_world() -> (World, i64) {
 async fn a_slip_in_the_named_client_is_told_at_once_and_can_be_put_right() {
     for slip in ["2024/811", "0123456789abcdef01234567"] {
         let (world, email) = held_world().await;
-        let mut connection = world.context().await.pool.get().await.unwrap();
+        let mut connection = world.operator().await;
         let choice = |client: &str| Choice { client: Some(client.into()), ..Choice::default() };
         review::accept(&mut connection, email, choice(slip), "clerk").await.unwrap();
         assert_eq!(world.once().await.held, 1, "not parked: a person has named it");
@@ -231,7 +230,7 @@ async fn a_slip_in_the_named_client_is_told_at_once_and_can_be_put_right() {
 async fn an_accepted_mail_shows_that_its_write_is_pending() {
     let (world, email) = held_world().await;
     world.run("update incoming_emails set sync_error = 'of before'").await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     review::accept(&mut connection, email, Choice::default(), "clerk").await.unwrap();
     assert_eq!(world.shows(email).await, "completed/needs_review/pending");
     assert_eq!(world.row("select sync_error from incoming_emails").await.get::<_, Option<&str>>(0), None);
@@ -242,7 +241,7 @@ async fn an_accepted_mail_shows_that_its_write_is_pending() {
 #[tokio::test]
 async fn a_mail_whose_client_is_missing_is_listed_and_written_to_the_client_that_a_person_names() {
     let (world, email) = parked_world().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let listed = review::held(&connection, 10).await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].email_id, listed[0].state.as_str()), (email, "parked"));
@@ -267,7 +266,7 @@ async fn a_mail_whose_client_is_missing_is_listed_and_written_to_the_client_that
 #[tokio::test]
 async fn a_mail_whose_client_is_missing_can_be_rejected_and_is_never_written() {
     let (world, email) = parked_world().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let settled = review::reject(&mut connection, email, "not ours", "Frau Kundig").await.unwrap();
     assert_eq!(world.shows(email).await, "completed/-/not_applicable");
     world.client(vec![turmhaus("b")]).await;
@@ -285,12 +284,13 @@ async fn a_mail_whose_client_is_missing_can_be_rejected_and_is_never_written() {
 #[tokio::test]
 async fn a_parked_message_that_a_relay_has_is_left_to_it_and_one_whose_lease_has_ended_is_taken_from_it() {
     let (world, email) = parked_world().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
+    let relay = world.context().await.pool.get().await.unwrap();
     world.run("update outbox_messages set available_at = now()").await;
     let operation = Operation::CreditorDebtUpdate;
     let lease = Duration::from_secs(60);
     let mark = &mut LowWaterMark::default();
-    let mut claims = outbox::claim(&connection, operation, mark, 10, lease, "test").await.unwrap();
+    let mut claims = outbox::claim(&relay, operation, mark, 10, lease, "test").await.unwrap();
     let claim = claims.pop().unwrap();
     assert_eq!(review::held(&connection, 10).await.unwrap().len(), 1, "listed all the same");
     for refused in [
@@ -307,7 +307,7 @@ async fn a_parked_message_that_a_relay_has_is_left_to_it_and_one_whose_lease_has
     review::reject(&mut connection, email, "no", "x").await.unwrap();
     let mut receipt = Receipt::default();
     let mut late = vec![claim.done(Outcome::Applied, 0)];
-    outbox::finish(&connection, &mut late, 1, &mut receipt).await.unwrap();
+    outbox::finish(&relay, &mut late, 1, &mut receipt).await.unwrap();
     assert!(receipt.committed.is_empty(), "the claim is not its any more");
     assert_eq!(world.state(email).await, "done/discarded/0");
     assert_eq!(world.shows(email).await, "completed/-/not_applicable");
@@ -316,7 +316,7 @@ async fn a_parked_message_that_a_relay_has_is_left_to_it_and_one_whose_lease_has
 #[tokio::test]
 async fn a_message_that_is_being_claimed_or_finished_at_this_moment_is_not_waited_for() {
     let (world, email) = parked_world().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let worker = world.database.client().await;
     worker.batch_execute("begin; select from outbox_messages for update").await.unwrap();
     let refused = review::reject(&mut connection, email, "no", "x").await;
@@ -344,7 +344,7 @@ async fn what_a_person_has_named_is_kept_and_told_and_so_is_what_is_not_known_of
     assert!(String::from_utf8(listed.stdout).unwrap().contains("  held  "));
 
     let (world, email) = held_world().await;
-    let mut connection = world.context().await.pool.get().await.unwrap();
+    let mut connection = world.operator().await;
     let accepted = review::accept(&mut connection, email, Choice::default(), "clerk").await.unwrap();
     assert!(accepted.entry_is_known);
     assert_eq!(world.row(kept).await.get::<_, serde_json::Value>(0), serde_json::json!([]));

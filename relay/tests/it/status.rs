@@ -262,7 +262,7 @@ async fn a_missing_postgres_is_told_and_while_watching_waited_for() {
     let wire = Wire::before(&world.database.url).await;
     let mut command = world.program(&world.mongo.url, &["status", "--watch", "--json"]);
     let mut watch =
-        command.env("DATABASE_URL", wire.instead(&world.database.url)).stderr(Stdio::null()).spawn().unwrap();
+        command.env("DATABASE_URL", wire.instead(&world.relay_url())).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next =
         async || -> Value { serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap() };

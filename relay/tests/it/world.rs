@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use shared::{
     message::{EmailId, MessageId, Operation, Revision, Stamp},
     outbox::INSERT,
+    postgres::Connection,
     process::Secret,
 };
-use std::{process::Stdio, str::FromStr};
-use testkit::{Database, MongoDatabase, Wire};
+use std::{process::Stdio, str::FromStr, time::Duration};
+use testkit::{Database, MongoDatabase, Wire, url_as};
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 
@@ -65,15 +66,17 @@ impl World {
     pub(crate) fn config(&self, mongodb_url: &str) -> Config {
         let secret = |text: &str| Secret::from_str(text).unwrap();
         Config {
-            database_url: secret(&self.database.url),
-            database_direct_url: secret(&self.database.url),
+            database_url: secret(&self.relay_url()),
+            database_direct_url: secret(&self.relay_url()),
             mongodb_url: secret(mongodb_url),
             mongodb_database: self.mongo.name.clone(),
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             guard: WriteGuard { hold_lower: true },
             extractor: None,
             pool_size: 5,
-            retention: std::time::Duration::from_secs(30 * 86_400),
+            retention: Duration::from_secs(30 * 86_400),
+            mail_retention: Duration::from_secs(90 * 86_400),
+            is_shadow: false,
             resend: None,
             mailer: None,
             console_tokens: None,
@@ -110,12 +113,12 @@ impl World {
         relay::relay::run_once(context, &CancellationToken::new()).await
     }
 
-    /// The program itself, on these servers.
+    /// The program itself, on these servers, as the user that the command is meant for.
     pub(crate) fn program(&self, mongodb_url: &str, arguments: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_relay"));
         command
             .args(arguments)
-            .env("DATABASE_URL", &self.database.url)
+            .env("DATABASE_URL", self.url_for(arguments))
             .env("MONGODB_URL", mongodb_url)
             .env("MONGODB_DATABASE", &self.mongo.name)
             .env("RELAY_ADMIN_LISTEN", "127.0.0.1:0")
@@ -124,6 +127,27 @@ impl World {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         command
+    }
+
+    /// Postgres as a running relay sees it.
+    pub(crate) fn relay_url(&self) -> String {
+        url_as("relay", &self.database.url)
+    }
+
+    /// A connection as the commands for persons have it.
+    pub(crate) async fn operator(&self) -> Connection {
+        let url = url_as("operator", &self.database.url);
+        let pool = shared::postgres::pool(&url, "relay-operator", 1, Duration::from_secs(20)).unwrap();
+        pool.get().await.unwrap()
+    }
+
+    /// Only the owner migrates.
+    fn url_for(&self, arguments: &[&str]) -> String {
+        match arguments.first() {
+            Some(&"migrate") => self.database.url.clone(),
+            Some(&"run") => self.relay_url(),
+            _ => url_as("operator", &self.database.url),
+        }
     }
 
     /// The client of the default [`Update`] with these entries.

@@ -5,10 +5,11 @@
 //! - [`MongoDatabase`]: a MongoDB database of its own
 //! - [`ReplicaSet`]: MongoDB servers of its own, to be stopped, frozen and killed
 //! - [`report`]: what benches print
+//! - [`PgBouncer`]: a pooler before a Postgres; [`Authority`]: certificates
 //! - [`Wire`]: a TCP proxy before any of them, to be held, cut and mended
 //!
-//! The servers come from `DATABASE_URL` and `MONGODB_URL`, own ones from the program `MONGOD` and the folder
-//! `POSTGRES_BIN`; `deploy/dev test` sets all four. A
+//! The servers come from `DATABASE_URL` and `MONGODB_URL`, own ones from the programs `MONGOD` and
+//! `PGBOUNCER` and the folder `POSTGRES_BIN`; `deploy/dev test` sets all five. A
 //! missing server is a failure, never a skip.
 
 #![expect(
@@ -16,17 +17,22 @@
     clippy::panic,
     reason = "a test that cannot have its servers has to fail loudly"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
+mod certificates;
 mod mongo;
 mod mongod;
+mod pgbouncer;
 mod postgres;
 mod postgres_server;
 pub mod report;
 mod wire;
 
+pub use certificates::Authority;
 pub use mongo::MongoDatabase;
 pub use mongod::{Mongod, ReplicaSet};
-pub use postgres::Database;
+pub use pgbouncer::PgBouncer;
+pub use postgres::{Database, url_as};
 pub use postgres_server::PostgresServer;
 pub use wire::{HoldPoint, Wire};
 

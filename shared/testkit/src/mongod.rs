@@ -3,11 +3,11 @@
 //! The program is the one that `MONGOD` names (`deploy/dev test` sets it), else the `mongod` on PATH. Everything listens on
 //! 127.0.0.1, and the processes and their data go with the value, also when the test fails.
 
-use crate::{free_port, unique_name};
+use crate::{Authority, certificates::private_to, free_port, unique_name};
 use mongodb::{
     Client,
     bson::{Document, doc},
-    options::{ClientOptions, ServerAddress},
+    options::{ClientOptions, ServerAddress, Tls, TlsOptions},
 };
 use std::{
     env, fs,
@@ -27,6 +27,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(2);
 /// The secondaries elect a new primary after this; less, and a busy machine holds elections that nobody asked for.
 const ELECTION_MS: i32 = 1500;
+
+/// The administrator of a protected server, and the password.
+const ADMIN: &str = "admin";
+
+/// How a server is protected; not at all by default.
+#[derive(Debug, Clone, Default)]
+struct Protection {
+    arguments: Vec<String>,
+    authority: Option<PathBuf>,
+}
+
 /// A replica set of a test's own.
 #[derive(Debug)]
 pub struct ReplicaSet {
@@ -39,7 +50,48 @@ pub struct ReplicaSet {
 impl ReplicaSet {
     /// A set of this many members (an odd number), with a primary.
     pub async fn new(members: usize) -> ReplicaSet {
-        let mut starting: JoinSet<Mongod> = (0..members).map(|_| Mongod::new()).collect();
+        ReplicaSet::with(members, &Protection::default()).await
+    }
+
+    /// One member that speaks TLS alone, as 127.0.0.1, with a certificate of this authority, and knows its users.
+    pub async fn protected(authority: &Authority) -> ReplicaSet {
+        let certificate = authority.certificate_for(&["127.0.0.1"], None);
+        let key = authority.file.with_file_name("cluster.key");
+        fs::write(&key, "the members of this set know each other by it").expect("a temporary file");
+        private_to(None, &key);
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        let authority = authority.file.clone();
+        let file = authority.display().to_string();
+        let mut arguments = ["--tlsMode", "requireTLS", "--tlsAllowConnectionsWithoutCertificates"]
+            .map(String::from)
+            .to_vec();
+        for (name, file) in
+            [("--tlsCertificateKeyFile", &certificate), ("--tlsCAFile", &file), ("--keyFile", &key)]
+        {
+            arguments.extend([name.to_owned(), file.clone()]);
+        }
+        let mut set = ReplicaSet::with(1, &Protection { arguments, authority: Some(authority) }).await;
+        set.url = format!("{}&tls=true&tlsCAFile={file}", set.url);
+        let member = set.members.first().expect("a set has members");
+        member.admin(doc! { "createUser": ADMIN, "pwd": ADMIN, "roles": ["root"] }).await;
+        set
+    }
+
+    /// The URL for a user that this database knows.
+    #[must_use]
+    pub fn url_as(&self, user: &str, password: &str, database: &str) -> String {
+        let url = self.url.replacen("mongodb://", &format!("mongodb://{user}:{password}@"), 1);
+        format!("{url}&authSource={database}")
+    }
+
+    /// The URL for the administrator of a protected set.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        self.url_as(ADMIN, ADMIN, "admin")
+    }
+
+    async fn with(members: usize, protection: &Protection) -> ReplicaSet {
+        let mut starting: JoinSet<Mongod> = (0..members).map(|_| Mongod::new(protection.clone())).collect();
         let mut members = Vec::new();
         while let Some(member) = starting.join_next().await {
             members.push(member.expect("a mongod starts"));
@@ -89,13 +141,14 @@ pub struct Mongod {
     client: Client,
     process: Option<Child>,
     folder: PathBuf,
+    protection: Protection,
 }
 
 impl Mongod {
-    async fn new() -> Mongod {
+    async fn new(protection: Protection) -> Mongod {
         // Somebody else may have taken the port between the look and the start.
         for _ in 0..5 {
-            let mut member = Mongod::prepare(free_port()).await;
+            let mut member = Mongod::prepare(free_port(), protection.clone()).await;
             member.process = Some(member.spawn());
             if member.serves().await {
                 return member;
@@ -104,9 +157,14 @@ impl Mongod {
         panic!("no mongod starts here; run the tests by `deploy/dev test`");
     }
 
-    async fn prepare(port: u16) -> Mongod {
+    async fn prepare(port: u16, protection: Protection) -> Mongod {
         let host = ServerAddress::Tcp { host: "127.0.0.1".into(), port: Some(port) };
+        let tls = protection
+            .authority
+            .clone()
+            .map(|file| Tls::Enabled(TlsOptions::builder().ca_file_path(file).build()));
         let options = ClientOptions::builder()
+            .tls(tls)
             .hosts(vec![host])
             .direct_connection(true)
             .server_selection_timeout(ANSWER)
@@ -114,7 +172,7 @@ impl Mongod {
         let client = Client::with_options(options).expect("an address is all that a client needs");
         let folder = env::temp_dir().join(format!("{}_mongod", unique_name()));
         fs::create_dir_all(folder.join("data")).expect("a temporary folder");
-        Mongod { port, client, process: None, folder }
+        Mongod { port, client, process: None, folder, protection }
     }
 
     fn spawn(&self) -> Child {
@@ -131,6 +189,7 @@ impl Mongod {
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             .args(["--setParameter", "enableTestCommands=1"])
             .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"])
+            .args(&self.protection.arguments)
             .arg("--dbpath")
             .arg(self.folder.join("data"))
             .stdin(Stdio::null())

@@ -24,7 +24,7 @@ impl Database {
             let half = format!("{template}_half");
             server.run(&format!("drop database if exists {half} with (force)")).await;
             server.run(&format!("create database {half}")).await;
-            shared::postgres::migrate(&server.url_of(&half)).await.expect("the migrations run");
+            migrate(&server.url_of(&half)).await;
             // Nobody may be connected to a template while it is copied: the migrations' connections end in their own time.
             server.end_connections(&half).await;
             server.run(&format!("alter database {half} rename to {template}")).await;
@@ -71,6 +71,29 @@ impl Drop for Database {
             Server::connect().await.run(&format!("drop database if exists {name} with (force)")).await;
         });
     }
+}
+
+/// Brings a database to the schema, and makes one user for each role of the programs.
+pub(crate) async fn migrate(url: &str) {
+    let migrated = shared::postgres::migrate(url).await.expect("the migrations run");
+    migrated.roles.expect("the tests' user may create roles");
+    let client = shared::postgres::connect(url, "testkit").await.expect("the test's database answers");
+    for role in ["ingest", "relay", "operator"] {
+        let user = format!(
+            "do $$ begin create user testkit_{role} password 'testkit' in role {role};
+            exception when duplicate_object or unique_violation then null; end $$"
+        );
+        client.batch_execute(&user).await.expect("the tests' user may create users");
+    }
+}
+
+/// The URL with a user who has nothing but this role, as in production.
+#[must_use]
+pub fn url_as(role: &str, url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("the tests need DATABASE_URL as postgres://...");
+    let (authority, path) = rest.split_once('/').expect("the URL of a database has a path");
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://testkit_{role}:testkit@{host}/{path}")
 }
 
 struct Server {

@@ -4,7 +4,7 @@
 //! the process and its data go with the value, also when the test fails. Postgres refuses to run as root: then it is `postgres`,
 //! or `nobody` where there is no such user.
 
-use crate::{free_port, unique_name};
+use crate::{Authority, certificates::private_to, free_port, postgres, unique_name};
 use std::{
     env, fs,
     os::unix::{fs::chown, process::CommandExt},
@@ -24,22 +24,53 @@ pub struct PostgresServer {
     port: u16,
     folder: PathBuf,
     user: Option<u32>,
+    settings: Vec<String>,
     process: Option<Child>,
 }
 
 impl PostgresServer {
     /// Creates and starts it; durable, as in production.
     pub async fn new() -> PostgresServer {
+        let mut server = PostgresServer::prepared();
+        server.start().await;
+        postgres::migrate(&server.url).await;
+        server
+    }
+
+    /// One that speaks TLS alone, as `localhost`, asks the programs' users for their passwords, and is known by this authority.
+    pub async fn with_tls(authority: &Authority) -> PostgresServer {
+        let mut server = PostgresServer::prepared();
+        let certificate = authority.certificate_for(&["localhost"], server.user);
+        let rules = server.folder.join("rules");
+        fs::write(&rules, "hostssl all postgres all trust\nhostssl all all all scram-sha-256\n")
+            .expect("a temporary file");
+        private_to(server.user, &rules);
+        server.settings.extend([
+            "ssl=on".into(),
+            format!("ssl_cert_file={}", certificate.display()),
+            format!("ssl_key_file={}", certificate.display()),
+            format!("hba_file={}", rules.display()),
+        ]);
+        server.url = format!(
+            "postgres://postgres@localhost:{}/postgres?sslmode=verify-full&sslrootcert={}",
+            server.port,
+            authority.file.display()
+        );
+        server.start().await;
+        postgres::migrate(&server.url).await;
+        server
+    }
+
+    fn prepared() -> PostgresServer {
         let port = free_port();
         let folder = env::temp_dir().join(format!("{}_postgres", unique_name()));
         fs::create_dir_all(&folder).expect("a temporary folder");
-        let user = (id("").expect("id -u works") == 0)
-            .then(|| id("postgres").or_else(|| id("nobody")).expect("a user for Postgres"));
+        let user = unprivileged_user();
         if let Some(user) = user {
             chown(&folder, Some(user), None).expect("root gives its folder away");
         }
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-        let mut server = PostgresServer { url, port, folder, user, process: None };
+        let server = PostgresServer { url, port, folder, user, settings: Vec::new(), process: None };
         let data = server.folder.join("data");
         let made = server
             .command("initdb")
@@ -47,8 +78,6 @@ impl PostgresServer {
             .arg(&data)
             .status();
         assert!(made.is_ok_and(|status| status.success()), "initdb: run the tests by `deploy/dev test`");
-        server.start().await;
-        shared::postgres::migrate(&server.url).await.expect("the migrations run");
         server
     }
 
@@ -70,6 +99,7 @@ impl PostgresServer {
             .arg(self.folder.join("data"))
             .args(["-c", &format!("port={}", self.port), "-c", "listen_addresses=127.0.0.1"])
             .args(["-c", "unix_socket_directories="])
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
             .spawn();
         self.process = Some(spawned.expect("postgres starts: run the tests by `deploy/dev test`"));
         let deadline = Instant::now() + PATIENCE;
@@ -94,6 +124,12 @@ impl Drop for PostgresServer {
         self.crash();
         let _ = fs::remove_dir_all(&self.folder); // what is left behind harms no other test
     }
+}
+
+/// Who runs what refuses to be run by root; None where we are not root.
+pub(crate) fn unprivileged_user() -> Option<u32> {
+    (id("").expect("id -u works") == 0)
+        .then(|| id("postgres").or_else(|| id("nobody")).expect("a user for Postgres"))
 }
 
 /// The number of a user; of our own without a name.

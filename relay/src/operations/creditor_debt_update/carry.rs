@@ -13,8 +13,8 @@ use crate::{
     outcome::{Failure, FailureClass},
     write_guard::WriteGuard,
 };
-use deadpool_postgres::Client as Connection;
 use shared::message::MessageId;
+use shared::postgres::Connection;
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,

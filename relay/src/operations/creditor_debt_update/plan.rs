@@ -297,7 +297,13 @@ fn guard_in_order(
         let decided = update.decided_by.is_some()
             || update.origin == Origin::Repair
             || gives_back(message, target, marks);
-        match guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided) {
+        let checked = match &update.hold {
+            Some(reason) if !decided => Err(reason.clone()),
+            Some(_) | None => {
+                guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided)
+            }
+        };
+        match checked {
             Ok(amount) => {
                 last_stamp = Some(update.stamp);
                 effective = Some(StoredAmount::Known(amount));

@@ -195,6 +195,7 @@ impl<'a> Stage<'a> {
             client_id: None,
             entry_key: None,
             expected: None,
+            hold: None,
         };
         let payload = serde_json::to_value(update).unwrap();
         let id = self.world.message(OPERATION.name(), mail.email_id, payload).await;

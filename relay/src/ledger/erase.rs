@@ -1,0 +1,164 @@
+//! What is removed of a client from mails, ledger, decisions and reports. Owns that SQL; the order of the locks is `erase.rs`'s.
+
+use shared::columns::typed;
+use shared::message::EmailId;
+use std::sync::LazyLock;
+use tokio_postgres::Transaction;
+
+/// Who is meant: the numbers in every spelling, and the `_id`s that go by them.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    pub(crate) numbers: Vec<String>,
+    pub(crate) ids: Vec<String>,
+}
+
+/// A mail about the client.
+#[derive(Debug)]
+pub(crate) struct Concerned {
+    pub(crate) email_id: EmailId,
+    /// Else it may also mean others, and a person has still to decide.
+    pub(crate) is_certain: bool,
+    /// It has been written to another client too.
+    pub(crate) is_shared: bool,
+}
+
+/// The `_id`s that go by the numbers $1: by `creditor_debts_aktenzeichen`, and by what was decided.
+const IDS: &str = "
+select client_id from creditor_debts where aktenzeichen = any($1)
+union select c ->> 'client_id' from decisions cross join jsonb_array_elements(candidates) c
+where c ->> 'aktenzeichen' = any($1) and c ->> 'client_id' is not null";
+
+/// Whether a candidate `c` of a decision is the client, or somebody else: $1 = the numbers, $2 = the `_id`s.
+const IS_OURS: &str =
+    "(coalesce(c ->> 'aktenzeichen' = any($1), false) or coalesce(c ->> 'client_id' = any($2), false))";
+const IS_OTHER: &str = "(coalesce(c ->> 'client_id', c ->> 'aktenzeichen') is not null
+    and not coalesce(c ->> 'aktenzeichen' = any($1), false) and not coalesce(c ->> 'client_id' = any($2), false))";
+
+/// The mails about the client. Walks mails, decisions and outbox: for people, not for loops.
+static CONCERNED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+with decided as materialized (
+    select d.email_id, d.decision <> 'held_for_review' as is_settled, bool_or({IS_OURS}) as is_ours, bool_or({IS_OTHER}) as is_other
+    from decisions d cross join jsonb_array_elements(d.candidates) c group by d.id
+), certain as (
+    select id as email_id from incoming_emails where extracted_data ->> 'client_aktenzeichen' = any($1)
+    union select email_id from creditor_debts where aktenzeichen = any($1) or client_id = any($2)
+    union select email_id from decided where is_ours and not is_other
+    union select aggregate_id::bigint from outbox_messages
+    where (payload ->> 'client_aktenzeichen' = any($1) or payload ->> 'client_id' = any($2)) and aggregate_id ~ '^[0-9]{{1,18}}$'
+), possible as (
+    select email_id from decided where is_ours and is_other
+    union select id from incoming_emails where extracted_data -> 'reference_numbers' ?| $1 and match_status is distinct from 'auto_matched'
+)
+select m.id, m.id in (select email_id from certain),
+    m.id in (select email_id from decided where is_other and is_settled
+        union select email_id from creditor_debts where client_id <> all($2) and (aktenzeichen is null or aktenzeichen <> all($1)))
+from incoming_emails m
+where m.id in (select email_id from certain union select email_id from possible)
+order by m.id"
+    )
+});
+
+/// Holds the mails. By primary key.
+const HOLD: &str = "select id from incoming_emails where id = any($1) order by id for update";
+
+/// By `creditor_debts_aktenzeichen` and the primary key.
+const LEDGER: &str = "delete from creditor_debts where aktenzeichen = any($1) or client_id = any($2)";
+
+/// Decisions stay as what was decided, when and by whom; amounts, reasons and candidates go. All of the mails $3; of the mails $4 those
+/// that name the client. A table that only grows is rewritten by new rows: `refuse_delete_but_by_erasure`.
+static DECISIONS: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+with gone as (
+    delete from decisions d
+    where (d.email_id = any($3) or d.email_id = any($4) and exists (select from jsonb_array_elements(d.candidates) c where {IS_OURS}))
+        and (d.candidates <> '[]' or d.old_amount is not null or d.new_amount is not null)
+    returning *
+)
+insert into decisions (email_id, message_id, decision, reason, actor, at)
+select email_id, message_id, decision, 'erased', actor, at from gone order by id"
+    )
+});
+
+/// Everything about a person; the mail's way stays, as one that is over.
+const MAILS: &str = "
+update incoming_emails set from_email = '', from_name = null, subject = null, body_text = null, body_html = null, raw = null,
+    cleaned_body = null, attachments = null, headers = null, ticket_id = null, extracted_data = null, fingerprint = null,
+    idempotency_key = null, processing_error = null, sync_error = null,
+    processing_status = case processing_status when 'not_creditor_reply' then processing_status else 'completed' end,
+    match_status = case sync_status when 'synced' then match_status end,
+    sync_status = case sync_status when 'synced' then sync_status else 'not_applicable' end,
+    processed_at = coalesce(processed_at, now()), text_removed_at = now(), text_removed_by = 'erasure', updated_at = now()
+where id = any($1)";
+
+/// Of a mail that concerns others too the words go, and what was read in it if that is about the client ($2).
+const SHARED_MAILS: &str = "
+update incoming_emails set from_name = null, subject = null, body_text = null, body_html = null, raw = null, cleaned_body = null,
+    attachments = null, headers = null, fingerprint = null, idempotency_key = null,
+    extracted_data = case when extracted_data ->> 'client_aktenzeichen' = any($2) then null else extracted_data - 'summary' end,
+    text_removed_at = now(), text_removed_by = 'erasure', updated_at = now()
+where id = any($1)";
+
+/// The findings about the client in reports, which are kept for 90 days.
+const REPORTS: &str = "
+update reconciliation_reports r set details = jsonb_set(r.details, '{findings}', (
+    select coalesce(jsonb_agg(f), '[]') from jsonb_array_elements(r.details -> 'findings') f where f ->> 'client_id' <> all($1)
+))
+where jsonb_typeof(r.details -> 'findings') = 'array'
+    and exists (select from jsonb_array_elements(r.details -> 'findings') f where f ->> 'client_id' = any($1))";
+
+/// The `_id`s that go by these numbers.
+pub(crate) async fn client_ids(
+    transaction: &Transaction<'_>,
+    numbers: &[String],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    Ok(transaction.query_typed(IDS, &typed(&[&numbers])).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// The mails about the client.
+pub(crate) async fn concerned(
+    transaction: &Transaction<'_>,
+    client: &Client,
+) -> Result<Vec<Concerned>, tokio_postgres::Error> {
+    let rows = transaction.query_typed(&CONCERNED, &typed(&[&client.numbers, &client.ids])).await?;
+    let read = |row: &tokio_postgres::Row| Concerned {
+        email_id: row.get(0),
+        is_certain: row.get(1),
+        is_shared: row.get(2),
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Holds these mails until the end of the transaction.
+pub(crate) async fn hold(
+    transaction: &Transaction<'_>,
+    emails: &[EmailId],
+) -> Result<(), tokio_postgres::Error> {
+    transaction.execute_typed(HOLD, &typed(&[&emails])).await.map(drop)
+}
+
+/// What was removed, in rows.
+#[derive(Debug, Default)]
+pub(crate) struct Removed {
+    pub(crate) ledger: u64,
+    pub(crate) decisions: u64,
+    pub(crate) reports: u64,
+}
+
+/// Removes the client from mails that are its own, from those that it shares, and from what goes back to them.
+pub(crate) async fn remove(
+    transaction: &Transaction<'_>,
+    client: &Client,
+    own: &[EmailId],
+    shared: &[EmailId],
+) -> Result<Removed, tokio_postgres::Error> {
+    transaction.execute_typed(MAILS, &typed(&[&own])).await?;
+    transaction.execute_typed(SHARED_MAILS, &typed(&[&shared, &client.numbers])).await?;
+    let ledger = transaction.execute_typed(LEDGER, &typed(&[&client.numbers, &client.ids])).await?;
+    let parameters = typed(&[&client.numbers, &client.ids, &own, &shared]);
+    let decisions = transaction.execute_typed(&DECISIONS, &parameters).await?;
+    let reports = transaction.execute_typed(REPORTS, &typed(&[&client.ids])).await?;
+    Ok(Removed { ledger, decisions, reports })
+}
