@@ -15,7 +15,7 @@ use shared::{
     columns::{Column, column, typed},
     message::{EmailId, MessageId, Stamp},
     money::Amount,
-    outbox::{INSERT, ONCE},
+    outbox::{INSERT, ONCE, trace_of_mail},
     postgres::Connection,
     process::bounded_error,
 };
@@ -29,7 +29,7 @@ pub(crate) static DECIDE: LazyLock<String> = LazyLock::new(|| {
         "
 with message as (
     {INSERT}
-    values ($2, $1::bigint::text, $3, $4, $5, null)
+    values ($2, $1::bigint::text, $3, $4, $5, {})
     {ONCE}
     returning id
 ), shown as (
@@ -38,7 +38,8 @@ with message as (
 )
 insert into decisions (email_id, message_id, old_amount, new_amount, decision, reason, actor, candidates)
 select $1, message.id, $6::text::numeric, $7::text::numeric, $8, $9, $10, $11 from message
-returning message_id"
+returning message_id",
+        trace_of_mail("$1::bigint")
     )
 });
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use shared::{
     columns::{Typed, typed},
     message::{CreditorDebtUpdate, EmailExtraction, EmailId, MessageId, Operation, Origin},
-    outbox::{INSERT, ONCE},
+    outbox::{INSERT, ONCE, trace_of_mail},
     postgres::Connection,
 };
 use std::{collections::HashSet, num::NonZeroU32, sync::LazyLock, time::Duration};
@@ -53,8 +53,10 @@ const LATEST_DECISION: &str = "select decision from decisions where email_id = $
 /// By the unique index on `idempotency_key`.
 const TAKEN: &str = "select idempotency_key from outbox_messages where idempotency_key = any($1)";
 
-static ENQUEUE: LazyLock<String> =
-    LazyLock::new(|| format!("{INSERT} values ($1, $2::bigint::text, $3, $4, $5, null) {ONCE} returning id"));
+static ENQUEUE: LazyLock<String> = LazyLock::new(|| {
+    let trace = trace_of_mail("$2::bigint");
+    format!("{INSERT} values ($1, $2::bigint::text, $3, $4, $5, {trace}) {ONCE} returning id")
+});
 
 /// Which mails; all that is given has to hold.
 #[derive(Debug, Clone, Default)]

@@ -4,6 +4,7 @@ use super::{Decided, Explanation, Step};
 use crate::ledger::entries::LedgerEntry;
 use jiff::Timestamp;
 use serde_json::Value;
+use shared::trace::{TraceId, TraceParent};
 use std::fmt::{self, Write as _};
 
 /// One line per event, in the order of time; then what the ledger and MongoDB have.
@@ -48,6 +49,9 @@ impl Explanation {
         if let Some(key) = &self.idempotency_key {
             let _ = write!(stored, "; update key {key}");
         }
+        if let Some(trace_id) = self.trace_id() {
+            let _ = write!(stored, "; trace {trace_id}");
+        }
         events.push(event(self.arrived_at, stored));
         if let (Some(at), Some(by)) = (self.text_removed_at, &self.text_removed_by) {
             let what = if by == "erasure" { "everything about the person" } else { "its text" };
@@ -74,7 +78,8 @@ impl Explanation {
         let keys = [("request key", &self.request_key), ("update key", &self.idempotency_key)];
         let keys: String =
             keys.iter().filter_map(|(what, key)| Some(format!(", {what} {}", key.as_ref()?))).collect();
-        writeln!(formatter, "  webhook: {source}, id {webhook_id}{keys}")?;
+        let trace = self.trace_id().map(|trace_id| format!(", trace {trace_id}")).unwrap_or_default();
+        writeln!(formatter, "  webhook: {source}, id {webhook_id}{keys}{trace}")?;
         self.write_errors(formatter)?;
         for step in &self.steps {
             writeln!(formatter, "  message {}: {}: {}", step.message_id, step.operation, step.words())?;
@@ -88,6 +93,12 @@ impl Explanation {
             writeln!(formatter, "  message {} (not kept): {}", decision.message_id, decision.words())?;
         }
         Ok(())
+    }
+
+    /// The trace that its request began: what logs and MongoDB's profiler are searched for.
+    fn trace_id(&self) -> Option<TraceId> {
+        let traceparent = |step: &Step| step.traceparent.as_ref()?.parse::<TraceParent>().ok();
+        self.steps.iter().find_map(traceparent).map(TraceParent::trace_id)
     }
 
     /// How the mail stands.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use shared::{
     columns::{Typed, typed},
     message::{EmailId, Operation},
-    outbox::{INSERT, ONCE},
+    outbox::{INSERT, ONCE, trace_of_mail},
     postgres::{AdvisoryLock, Connection},
     process::bounded_error,
 };
@@ -45,10 +45,11 @@ static ENQUEUE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
 {INSERT}
-select $1, r.email_id::text, $2, r.payload, r.key, null
+select $1, r.email_id::text, $2, r.payload, r.key, {}
 from unnest($3::bigint[], $4::jsonb[], $5::text[]) as r(email_id, payload, key)
 {ONCE}
-returning idempotency_key"
+returning idempotency_key",
+        trace_of_mail("r.email_id")
     )
 });
 

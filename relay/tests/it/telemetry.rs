@@ -61,7 +61,8 @@ async fn one_trace_runs_from_the_webhook_to_the_command_in_mongodb() {
     let headers = [("traceparent", traceparent.as_str()), ("X-Request-Id", request)];
     let (status, answer) = programs.webhook(&mail.to_string(), &headers).await;
     assert_eq!(status, 200, "{answer}");
-    let email_id = serde_json::from_str::<Value>(&answer).unwrap()["email_id"].to_string();
+    let id = &serde_json::from_str::<Value>(&answer).unwrap()["email_id"];
+    let email_id = id.to_string();
 
     // In ingest's log, by the request.
     let line = programs.ingest.says(&[("message", "request"), ("request_id", request)]).await;
@@ -76,7 +77,7 @@ async fn one_trace_runs_from_the_webhook_to_the_command_in_mongodb() {
     ] {
         assert_eq!(line[field], value, "{field}: {line}");
     }
-    assert_eq!(line["email_id"].to_string(), email_id);
+    assert_eq!(line["email_id"], *id);
 
     // In the relay's, by the message, for each step of the saga.
     for (operation, outcome) in [("email_extraction", "extracted"), ("creditor_debt_update", "applied")] {
@@ -87,7 +88,7 @@ async fn one_trace_runs_from_the_webhook_to_the_command_in_mongodb() {
         {
             assert_eq!(line[field], value, "{field}: {line}");
         }
-        assert!(line["message_id"].is_i64() && line["email_id"].to_string() == email_id, "{line}");
+        assert!(line["message_id"].is_i64() && line["email_id"] == *id, "{line}");
     }
 
     // In the outbox, and in what MongoDB keeps of the commands.
@@ -102,36 +103,20 @@ async fn one_trace_runs_from_the_webhook_to_the_command_in_mongodb() {
         let found = profile.find_one(filter).await.unwrap();
         assert!(found.is_some(), "no {operation} names trace and message");
     }
-    let explained = world.json_of(&["explain", &email_id]).await;
-    assert!(explained.to_string().contains(trace), "{explained}");
+    let (_, explained, _) = world.relay(&["explain", &email_id]).await;
+    assert!(explained.contains(trace), "{explained}");
+    // What a person does about the mail later belongs to its trace too.
+    let (code, _, stderr) = world.relay(&["correct", &email_id, "--amount", "900"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    all_ended(&world).await;
+    let (code, said, stderr) = world.relay(&["replay", "--email", &email_id]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let row = world.row(&of_trace).await;
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (4, 4), "{said}");
 }
 
-#[tokio::test]
-async fn no_log_line_and_no_metric_of_a_whole_run_holds_anything_of_the_mails() {
-    let world = world_with_samples().await;
-    let (url, wire) = world.mongo_wire().await;
-    let server = MailServer::new().await;
-    let letters = server.url();
-    let more = [("SMTP_URL", letters.as_str()), ("NOTIFY_TO", TO), ("NOTIFY_FROM", FROM)];
-    let mut programs = Programs::start(&world, &url, &more).await;
-    let mails = mails();
-    let (first, second) = mails.split_at(10);
-    for mail in first {
-        assert_eq!(programs.webhook(&mail["webhook"].to_string(), &[]).await.0, 200);
-    }
-    wire.cut();
-    for mail in second {
-        assert_eq!(programs.webhook(&mail["webhook"].to_string(), &[]).await.0, 200);
-        assert_eq!(programs.webhook(&mail["webhook"].to_string(), &[]).await.0, 200, "a repeat");
-    }
-    until(|| async {
-        programs.metrics().await[1]
-            .contains("relay_breaker_open{operation=\"creditor_debt_update\",reason=\"sink_down\"} 1")
-    })
-    .await;
-    wire.mend();
-
-    // What senders do wrong, each with a mail's content.
+/// Each with a mail's content.
+async fn senders_do_wrong(programs: &Programs, mails: &[Value]) {
     let body = mails[0]["webhook"].to_string();
     let path = "/v1/webhooks/zendesk";
     let wrong = [
@@ -164,6 +149,34 @@ async fn no_log_line_and_no_metric_of_a_whole_run_holds_anything_of_the_mails() 
         programs.post("/v1/debt-updates", &[("Authorization", "Bearer Tannhuber")], "{}").await.0,
         401
     );
+}
+
+#[tokio::test]
+async fn no_log_line_and_no_metric_of_a_whole_run_holds_anything_of_the_mails() {
+    let world = world_with_samples().await;
+    let (url, wire) = world.mongo_wire().await;
+    let server = MailServer::new().await;
+    let letters = server.url();
+    let more = [("SMTP_URL", letters.as_str()), ("NOTIFY_TO", TO), ("NOTIFY_FROM", FROM)];
+    let mut programs = Programs::start(&world, &url, &more).await;
+    let mails = mails();
+    let (first, second) = mails.split_at(10);
+    for mail in first {
+        assert_eq!(programs.webhook(&mail["webhook"].to_string(), &[]).await.0, 200);
+    }
+    wire.cut();
+    for mail in second {
+        assert_eq!(programs.webhook(&mail["webhook"].to_string(), &[]).await.0, 200);
+        assert_eq!(programs.webhook(&mail["webhook"].to_string(), &[]).await.0, 200, "a repeat");
+    }
+    until(|| async {
+        programs.metrics().await[1]
+            .contains("relay_breaker_open{operation=\"creditor_debt_update\",reason=\"sink_down\"} 1")
+    })
+    .await;
+    wire.mend();
+
+    senders_do_wrong(&programs, &mails).await;
     // And messages that nobody can carry out.
     for payload in [
         json!({ "email_id": "Tannhuber, Korbinian", "new_debt_amount": "4812.37" }),
@@ -195,8 +208,12 @@ async fn no_log_line_and_no_metric_of_a_whole_run_holds_anything_of_the_mails() 
         .filter(|(found, _)| !found.is_empty())
         .collect();
     assert!(leaks.is_empty(), "{leaks:#?}");
+}
 
-    // The scanner finds what it is there to find.
+#[test]
+fn the_scanner_finds_what_it_is_there_to_find() {
+    let mails = mails();
+    let scanner = Scanner::of(&mails, &clients(), &[ZENDESK_SECRET, API_TOKEN, PASSWORD]);
     for leak in [
         "{\"message\":\"dead\",\"failure\":\"no client Tannhuber\"}".to_owned(),
         format!(

@@ -44,8 +44,12 @@ impl Program {
     /// Every line so far; each has to be one JSON object.
     pub(super) fn said(&self) -> Vec<Value> {
         let lines = self.lines.lock().unwrap();
-        let object = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
-        lines.iter().map(object).inspect(|value: &Value| assert!(value.is_object())).collect()
+        let object = |line: &String| {
+            let value = serde_json::from_str(line);
+            assert!(value.as_ref().is_ok_and(Value::is_object), "no JSON object: {line}");
+            value.unwrap()
+        };
+        lines.iter().map(object).collect()
     }
 
     pub(super) fn lines(&self) -> Vec<String> {

@@ -17,8 +17,9 @@ pub(super) fn deploy(file: &str) -> PathBuf {
 }
 
 fn tool(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run the tests by `deploy/dev test`"))
+    let program = std::env::var(variable);
+    assert!(program.is_ok(), "{variable} is not set: run the tests by `deploy/dev test`");
+    program.unwrap()
 }
 
 /// What promtool says; it must be content.
