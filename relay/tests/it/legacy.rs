@@ -200,6 +200,11 @@ async fn what_has_ended_can_be_explained_and_put_right() {
     let one = cutover.world.json_of(&["explain", &cutover.id(1).await.to_string()]).await;
     let key = format!("creditor_debt_update:{}:00112233aabbccdd", cutover.id(1).await);
     assert_eq!((&one["idempotency_key"], &one["webhook_id"]), (&key.into(), &"wh-1".into()));
+    let told = cutover.world.relay(&["explain", &five]).await.1;
+    assert!(
+        told.contains("stored by the replaced service as its email 4, source zendesk, id legacy:4"),
+        "{told}"
+    );
     assert_eq!(cutover.shows(8).await, "not_creditor_reply/-/not_applicable");
     assert_eq!(cutover.shows(9).await, "completed/-/not_applicable");
     cutover.world.json_of(&["correct", &five, "--amount", "1200"]).await;
