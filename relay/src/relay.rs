@@ -60,6 +60,9 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     })?;
     let identity = Identity::of_this_process();
     tracing::info!(admin = %listener.local_addr()?, worker = identity.worker, "relay started");
+    if config.is_shadow {
+        tracing::warn!("a shadow relay: it decides and records, and writes no MongoDB and no letters");
+    }
     let readiness = Readiness::waiting_for(&["postgres", "mongodb"]);
     let wake = Arc::new(Notify::new());
 
