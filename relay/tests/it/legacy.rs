@@ -299,6 +299,13 @@ async fn a_webhook_that_the_old_service_had_taken_is_a_duplicate_before_and_afte
     assert_eq!((&answer["status"], &answer["email_id"]), (&"duplicate".into(), &id.into()));
     let erased = cutover.world.json_of(&["erase", "--client", "2024/118", "--apply"]).await;
     assert_eq!(erased["emails"], 6, "1, 2, 3, 6, 7 and 10, which was found by its name: {erased}");
+    // The same name without a number may be somebody else's: a person has to tell.
+    let nine = cutover.id(9).await;
+    assert_eq!(erased["undecided_emails"], serde_json::json!([nine]));
+    let named = ["erase", "--client", "2024/118", "--email", &nine.to_string(), "--apply"];
+    assert_eq!(cutover.world.json_of(&named).await["emails"], 1);
+    let (code, _, said) = cutover.world.relay(&["erase", "--client", "2024/118", "--email", "99"]).await;
+    assert!(code == 1 && said.contains("there is no email 99; nothing was removed"), "{said}");
     let answer = ingest.webhook(again).await;
     assert_eq!((&answer["status"], &answer["email_id"]), (&"duplicate".into(), &id.into()));
     let again = cutover.import_json(&["--apply"]).await;
