@@ -50,7 +50,8 @@ grant select (id, email_id, message_id, decision, reason, at) on decisions to in
 
 -- relay: carries messages to their effect. What a mail was, stays as it came.
 grant select on incoming_emails, outbox_messages, idempotency_keys, decisions, creditor_debts, reconciliation_reports, review_mails,
-    extractor_usage, relay_workers, paused_operations, operator_actions to relay;
+    extractor_usage, relay_workers, paused_operations, operator_actions, relay_mode to relay;
+grant update (from_name, subject, raw, text_removed_at, text_removed_by) on incoming_emails to relay; -- to remove texts after their retention
 grant update (body_text, body_html, headers, attachments, cleaned_body, extracted_data, token_count_before, token_count_after,
     processing_status, processing_error, match_status, match_confidence, sync_status, sync_error, sync_retry_count,
     idempotency_key, updated_at, processed_at, matched_at) on incoming_emails to relay;
@@ -58,14 +59,14 @@ grant insert (aggregate_type, aggregate_id, operation, payload, idempotency_key,
     update (available_at, deferred, claimed_until, claimed_by, claim_count, unfinished_claims, processed_at, outcome, retry_count,
     error_class, error_message, first_missing_at, dead_at) on outbox_messages to relay;
 grant update (expires_at), delete on idempotency_keys to relay; -- the update for its row locks only
-grant insert on decisions to relay;
+grant insert on decisions, relay_mode to relay;
 grant insert, update on creditor_debts, extractor_usage to relay;
 grant insert, update, delete on reconciliation_reports, relay_workers to relay;
 grant insert, delete on review_mails to relay;
 
 -- operator: decides, requeues, replays, pauses and looks at everything, by the commands of `relay`.
 grant select on incoming_emails, outbox_messages, idempotency_keys, decisions, creditor_debts, reconciliation_reports, review_mails,
-    extractor_usage, relay_workers, paused_operations, operator_actions to operator;
+    extractor_usage, relay_workers, paused_operations, operator_actions, relay_mode to operator;
 grant update (processing_status, processing_error, match_status, sync_status, sync_error, updated_at, processed_at)
     on incoming_emails to operator;
 grant insert (aggregate_type, aggregate_id, operation, payload, idempotency_key, traceparent),

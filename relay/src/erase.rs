@@ -46,7 +46,7 @@ pub struct Erased {
     pub acts: u64,
     /// Reports of reconciliations.
     pub reports: u64,
-    /// Mails that may be about this client or another: a person has to decide first (`relay review list`), then erase again.
+    /// Mails that may be about this client, or about one of the same name: a person has to tell, and name them with `--email`.
     pub undecided_emails: Vec<EmailId>,
 }
 
@@ -56,6 +56,9 @@ pub enum EraseError {
     /// The number is none.
     #[error("the client's number is empty")]
     NoNumber,
+    /// A mail that was named is none.
+    #[error("there is no email {0}; nothing was removed")]
+    NoMail(EmailId),
     /// A relay has a message of the client.
     #[error("message {0} about this client is being worked on: try again in a moment; nothing was removed")]
     Busy(MessageId),
@@ -64,13 +67,14 @@ pub enum EraseError {
     Postgres(#[from] tokio_postgres::Error),
 }
 
-/// Removes everything about a client. Not `apply`: does the same and takes it back, so the counts are those of the real run.
+/// Removes everything about a client, and the mails that a person knows to be about it. Not `apply`: does the same and takes it back, so the counts are those of the real run.
 ///
 /// # Errors
 /// [`EraseError`].
 pub async fn erase(
     connection: &mut Connection,
     client: &str,
+    emails: &[EmailId],
     apply: bool,
     by: &str,
 ) -> Result<Erased, EraseError> {
@@ -82,7 +86,10 @@ pub async fn erase(
     transaction.query_typed(SETTINGS, &[]).await?;
     let ids = erase::client_ids(&transaction, &numbers).await?;
     let meant = Client { numbers, ids };
-    let concerned = erase::concerned(&transaction, &meant).await?;
+    let concerned = erase::concerned(&transaction, &meant, emails).await?;
+    if let Some(unknown) = emails.iter().find(|id| concerned.iter().all(|mail| mail.email_id != **id)) {
+        return Err(EraseError::NoMail(*unknown));
+    }
     let of = |certain: bool, shared: bool| {
         let is = move |mail: &&erase::Concerned| {
             mail.is_certain == certain && (!certain || mail.is_shared == shared)

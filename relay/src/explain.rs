@@ -24,7 +24,7 @@ pub use words::Event;
 const MAIL: &str = "
 select source, webhook_id, ticket_id, received_at, received_at_note, m.created_at, processing_status, processing_error, match_status,
     match_confidence::float8, matched_at, sync_status, sync_error, sync_retry_count, processed_at, token_count_before, token_count_after,
-    m.idempotency_key, k.key, k.expires_at, m.text_removed_at, m.text_removed_by
+    m.idempotency_key, k.key, k.expires_at, m.text_removed_at, m.text_removed_by, m.legacy_id
 from incoming_emails m left join idempotency_keys k on k.key = m.source || ':' || m.webhook_id
 where m.id = $1";
 
@@ -59,6 +59,8 @@ pub struct Explanation {
     pub source: String,
     /// The provider's id of the delivery.
     pub webhook_id: String,
+    /// Its id in the database of the replaced service, if it was imported.
+    pub legacy_id: Option<i64>,
     /// The request's idempotency key, until it expires.
     pub request_key: Option<String>,
     /// When that is.
@@ -202,6 +204,7 @@ pub async fn explain(
         token_count_after: mail.get(16),
         text_removed_at: mail.get(20),
         text_removed_by: mail.get(21),
+        legacy_id: mail.get(22),
         steps: steps.iter().map(step).collect(),
         decisions: decisions.iter().map(decided).collect(),
         ledger: ledger.collect(),

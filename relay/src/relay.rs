@@ -64,6 +64,9 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let identity = Identity::of_this_process();
     tracing::info!(admin = %listener.local_addr()?, worker = identity.worker, "relay started");
     let metrics = admin::install_metrics(telemetry::METRICS); // before the lanes look theirs up
+    if config.is_shadow {
+        tracing::warn!("a shadow relay: it decides and records, and writes no MongoDB and no letters");
+    }
     let readiness = Readiness::waiting_for(&["postgres", "mongodb"]);
     let wake = Arc::new(Notify::new());
 
@@ -126,15 +129,10 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
 /// # Errors
 /// The first [`Trouble`], with what has been done.
 pub async fn run_once(context: &Context, shutdown: &CancellationToken) -> (Summary, Result<(), Trouble>) {
-    let admitted = check_postgres(context).await.map_err(Trouble::Postgres);
-    let looked = match admitted {
-        Ok(()) => look_at_pauses(context).await,
-        Err(trouble) => Err(trouble),
-    };
-    if let Err(trouble) = looked {
+    let worker = Identity::of_this_process().worker;
+    if let Err(trouble) = look_before(context, &worker).await {
         return (Summary::default(), Err(trouble));
     }
-    let worker = Identity::of_this_process().worker;
     let new =
         |operation| (operation, Lane::new(operation, context.clone(), worker.clone(), Readiness::default()));
     let mut lanes: Vec<(Operation, Lane)> = configured(context).map(new).collect();
@@ -183,16 +181,22 @@ fn configured(context: &Context) -> impl Iterator<Item = Operation> {
     Operation::ALL.into_iter().filter(is_configured)
 }
 
-/// Puts on the board what is paused, for a run that looks once.
-async fn look_at_pauses(context: &Context) -> Result<(), Trouble> {
+/// Whether this relay may work here, and what is paused, for a run that looks once.
+async fn look_before(context: &Context, worker: &str) -> Result<(), Trouble> {
     let connection = context.pool.get().await;
     let connection = connection.map_err(|error| Trouble::Postgres(postgres::pool_reason(&error)))?;
-    let look = tokio::time::timeout(POOL_WAIT, pauses::paused(&connection)).await;
-    let Ok(paused) = look else {
+    let look = async {
+        let refusal = mode::admit(&connection, context.is_shadow, worker).await?;
+        Ok::<_, tokio_postgres::Error>((refusal, pauses::paused(&connection).await?))
+    };
+    let Ok(look) = tokio::time::timeout(POOL_WAIT, look).await else {
         postgres::abandon(connection).await;
         return Err(Trouble::Postgres("no reply to the look at what is paused".into()));
     };
-    let paused = paused.map_err(|error| Trouble::Postgres(postgres::reason(&error)))?;
+    let (refusal, paused) = look.map_err(|error| Trouble::Postgres(postgres::reason(&error)))?;
+    if let Some(text) = refusal {
+        return Err(Trouble::Postgres(text.into()));
+    }
     for operation in &paused {
         tracing::warn!(operation = operation.name(), "paused: its messages wait, see `relay status`");
     }

@@ -5,6 +5,7 @@ mod attention;
 
 use crate::{
     board::Counts,
+    mode,
     outbox::{self, Backlog, Floors},
     pauses::{self, Pause},
     workers::{self, Worker},
@@ -161,6 +162,12 @@ pub async fn look(
         floors: found.floors,
     };
     status.attention = attention(&status);
+    if mode::is_shadow(connection).await? == Some(true) {
+        let what =
+            "a shadow's database: nothing of it is written to MongoDB, and \"synced\" means it would be";
+        let command = Some("relay audit --shadow".to_owned());
+        status.attention.insert(0, Attention { what: what.into(), command });
+    }
     Ok(status)
 }
 

@@ -6,6 +6,7 @@ use crate::{
     erase::{self, Erased},
 };
 use clap::Args;
+use shared::message::EmailId;
 use std::process::ExitCode;
 
 /// Without --apply it only says what would be removed. MongoDB and Zendesk are not touched: they have their own owners.
@@ -14,6 +15,9 @@ pub(super) struct Erase {
     /// The client's case number; 2024/118 and 2024_118 are the same
     #[arg(long, value_parser = named)]
     client: String,
+    /// Also these mails, which do not name the number: a person knows that they are about this client
+    #[arg(long = "email", num_args = 1.., value_delimiter = ',', value_name = "EMAIL_ID")]
+    emails: Vec<EmailId>,
     /// Remove; without it nothing is changed
     #[arg(long)]
     apply: bool,
@@ -28,7 +32,9 @@ impl Erase {
             Ok(url) => url,
             Err(problem) => return Ok(bad_configuration(&[problem])),
         };
-        let erased = erase::erase(&mut connection(&url).await?, &self.client, self.apply, &self.by).await?;
+        let erased =
+            erase::erase(&mut connection(&url).await?, &self.client, &self.emails, self.apply, &self.by)
+                .await?;
         if json {
             println!("{}", serde_json::to_string(&erased)?);
         } else {
@@ -65,7 +71,7 @@ fn print_words(erased: &Erased) {
     if !erased.undecided_emails.is_empty() {
         let ids: Vec<String> = erased.undecided_emails.iter().map(ToString::to_string).collect();
         println!(
-            "NOT removed: emails {} may be about this client or another: decide first (relay review list)",
+            "NOT removed: emails {} may be about this client or another: look (relay explain), and name those that are with --email",
             ids.join(", ")
         );
     }

@@ -42,7 +42,11 @@ impl Explanation {
         let event = |at: Timestamp, words: String| Event { at: Some(at), words, is_bad: false };
         let mut events = vec![event(self.received_at, "the creditor's mail was received".to_owned())];
         let note = self.received_at_note.as_deref().map(|note| format!(" ({note})")).unwrap_or_default();
-        let mut stored = format!("stored by ingest, source {}, id {}{note}", self.source, self.webhook_id);
+        let by = match self.legacy_id {
+            Some(id) => format!("stored by the replaced service as its email {id}"),
+            None => "stored by ingest".to_owned(),
+        };
+        let mut stored = format!("{by}, source {}, id {}{note}", self.source, self.webhook_id);
         if let Some(key) = &self.request_key {
             let _ = write!(stored, "; request key {key}");
         }

@@ -34,7 +34,11 @@ const IS_OURS: &str =
 const IS_OTHER: &str = "(coalesce(c ->> 'client_id', c ->> 'aktenzeichen') is not null
     and not coalesce(c ->> 'aktenzeichen' = any($1), false) and not coalesce(c ->> 'client_id' = any($2), false))";
 
-/// The mails about the client. Walks mails, decisions and outbox: for people, not for loops.
+/// The words of a name in one order, whatever theirs.
+const NAME: &str = "(select string_agg(word, ' ' order by word)
+        from regexp_split_to_table(lower(m.extracted_data ->> 'client_name'), '[ ,.;]+') word where word <> '')";
+
+/// The mails about the client; $3 = mails that a person knows to be. Walks mails, decisions and outbox: for people, not for loops.
 static CONCERNED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -47,9 +51,15 @@ with decided as materialized (
     union select email_id from decided where is_ours and not is_other
     union select aggregate_id::bigint from outbox_messages
     where (payload ->> 'client_aktenzeichen' = any($1) or payload ->> 'client_id' = any($2)) and aggregate_id ~ '^[0-9]{{1,18}}$'
+    union select unnest($3::bigint[])
+), named as materialized (
+    select m.id as email_id, {NAME} as name from incoming_emails m where m.extracted_data ->> 'client_name' is not null
 ), possible as (
     select email_id from decided where is_ours and is_other
     union select id from incoming_emails where extracted_data -> 'reference_numbers' ?| $1 and match_status is distinct from 'auto_matched'
+    union select n.email_id from named n join incoming_emails m on m.id = n.email_id
+    where m.extracted_data ->> 'client_aktenzeichen' is null and m.match_status is distinct from 'auto_matched'
+        and n.name in (select name from named where email_id in (select email_id from certain))
 )
 select m.id, m.id in (select email_id from certain),
     m.id in (select email_id from decided where is_other and is_settled
@@ -121,8 +131,9 @@ pub(crate) async fn client_ids(
 pub(crate) async fn concerned(
     transaction: &Transaction<'_>,
     client: &Client,
+    emails: &[EmailId],
 ) -> Result<Vec<Concerned>, tokio_postgres::Error> {
-    let rows = transaction.query_typed(&CONCERNED, &typed(&[&client.numbers, &client.ids])).await?;
+    let rows = transaction.query_typed(&CONCERNED, &typed(&[&client.numbers, &client.ids, &emails])).await?;
     let read = |row: &tokio_postgres::Row| Concerned {
         email_id: row.get(0),
         is_certain: row.get(1),

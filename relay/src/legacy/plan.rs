@@ -244,3 +244,82 @@ fn mark(
         ..update(content, email_id, received_at, stamp, Some(IMPORTED))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Map;
+
+    fn row(value: Value) -> Row {
+        if let Value::Object(fields) = value { Row(fields) } else { Row(Map::new()) }
+    }
+
+    /// A mail with one update of 5 EUR, written or not.
+    fn mail(id: i64, day: u8, written: bool, payload: Value) -> OldMail {
+        let mut update =
+            json!({ "payload": payload, "processed_at": written.then_some("2026-06-30T00:00:00") });
+        update["payload"]["new_debt_amount"] = json!(5);
+        let at = format!("2026-06-{day:02}T08:00:00");
+        let mail = json!({ "received_at": at, "created_at": at, "extracted_data": { "debt_amount": 5.0 } });
+        OldMail { id, row: row(mail), updates: vec![row(update)] }
+    }
+
+    #[test]
+    fn an_unfinished_update_goes_on_only_if_nothing_later_may_be_about_its_client() {
+        let adler = json!({ "client_aktenzeichen": "2024/118", "client_name": "Adler, Eva" });
+        let kind = |unfinished: &Value, written: Value| {
+            let mut history = History::default();
+            history.add(&mail(1, 20, true, written));
+            plan(&mail(2, 10, false, unfinished.clone()), 7, &history).unwrap().kind
+        };
+        assert_eq!(kind(&adler, json!({ "client_aktenzeichen": "2024_118" })), Kind::HeldUpdate);
+        assert_eq!(
+            kind(&adler, json!({ "client_aktenzeichen": "9999", "client_name": "Eva Adler" })),
+            Kind::HeldUpdate
+        );
+        assert_eq!(
+            kind(&adler, json!({ "client_name": "Brandt, Jo" })),
+            Kind::HeldUpdate,
+            "without a number it may be anybody"
+        );
+        assert_eq!(
+            kind(&adler, json!({ "client_aktenzeichen": "2024_200", "client_name": "Brandt, Jo" })),
+            Kind::Update
+        );
+        let nameless = json!({ "client_name": "Adler, Eva" });
+        assert_eq!(
+            kind(&nameless, json!({ "client_aktenzeichen": "2024_200", "client_name": "Brandt, Jo" })),
+            Kind::HeldUpdate
+        );
+    }
+
+    #[test]
+    fn only_the_newest_written_mail_of_a_client_and_a_sender_marks_the_entry() {
+        let from = |sender: &str| json!({ "client_aktenzeichen": "2024/118", "creditor_email": sender });
+        let mails = [
+            mail(1, 10, true, from("A@b.example")),
+            mail(2, 20, true, from("a@b.example")),
+            mail(3, 15, true, from("x@y.example")),
+        ];
+        let mut history = History::default();
+        mails.iter().for_each(|mail| history.add(mail));
+        let kinds = mails.iter().map(|mail| plan(mail, 7, &history).unwrap().kind);
+        assert_eq!(kinds.collect::<Vec<_>>(), [Kind::Settled, Kind::Mark, Kind::Mark]);
+    }
+
+    #[test]
+    fn a_stamp_is_made_of_the_mails_time_and_its_id_here() {
+        let planned = plan(&mail(2, 10, false, json!({})), 70_000, &History::default()).unwrap();
+        let at = "2026-06-10T08:00:00Z".parse().unwrap();
+        let stamp = Stamp::new(at, 70_000, Revision::FIRST).unwrap().to_string();
+        let message = planned.message.unwrap();
+        assert_eq!(
+            (&message["payload"]["stamp"], &message["idempotency_key"]),
+            (&stamp.into(), &"creditor_debt_update:70000:0".into())
+        );
+        assert!(
+            plan(&OldMail::default(), 7, &History::default()).is_err(),
+            "without a time nothing orders it"
+        );
+    }
+}

@@ -21,7 +21,7 @@ async fn world() -> World {
 }
 
 /// The address of a running relay's console.
-async fn served(relay: &Relay) -> String {
+pub(crate) async fn served(relay: &Relay) -> String {
     format!("http://{}", relay.admin().await)
 }
 
@@ -30,7 +30,7 @@ fn client() -> Client {
     Client::new()
 }
 
-async fn get(url: &str) -> Response {
+pub(crate) async fn get(url: &str) -> Response {
     client().get(url).send().await.unwrap()
 }
 

@@ -55,7 +55,7 @@ impl Ingest {
         Ingest { address: serving.address, zendesk, standard, _end: shutdown.drop_guard() }
     }
 
-    async fn webhook(&self, body: &str) -> Value {
+    pub(crate) async fn webhook(&self, body: &str) -> Value {
         let signed = self.zendesk.sign(Timestamp::now(), body.as_bytes());
         self.signed("/v1/webhooks/zendesk", &signed, body).await
     }

@@ -1,6 +1,10 @@
 //! `relay erase`: a client's data leaves Postgres, and everything still answers.
 
-use crate::world::{Update, World, turmhaus};
+use crate::{
+    console::{get, served},
+    feed::Relay,
+    world::{Update, World, turmhaus},
+};
 use mongodb::bson::doc;
 use relay::{
     operations::limits,
@@ -149,6 +153,12 @@ async fn answers_cleanly(world: &World, [applied, held, dead, waiting]: [EmailId
     let page = "select processing_status, sync_status from incoming_emails where id = $1";
     let row = world.sql.query_one(page, &[&waiting]).await.unwrap();
     assert_eq!((row.get(0), row.get(1)), ("completed", "not_applicable"));
+    let relay = Relay::start(world, &[]);
+    let page = get(&format!("{}/emails/{id}", served(&relay).await)).await;
+    assert_eq!(page.status(), 200);
+    let page = page.text().await.unwrap();
+    assert!(page.contains("everything about the person was removed (erasure)"), "{page}");
+    relay.terminate().await;
     // A new mail of the creditor is an ordinary one.
     let new = world.commit(Update::of("5000", "2027-01-01T00:00:00Z")).await;
     world.once().await;

@@ -1,6 +1,9 @@
 //! The cut-over: `relay import-legacy` on a database as the replaced service leaves it.
 
-use crate::world::{Update, World, seeblick, turmhaus};
+use crate::{
+    end_to_end::Ingest,
+    world::{Update, World, seeblick, turmhaus},
+};
 use mongodb::bson::doc;
 use serde_json::Value;
 use testkit::Database;
@@ -200,6 +203,11 @@ async fn what_has_ended_can_be_explained_and_put_right() {
     let one = cutover.world.json_of(&["explain", &cutover.id(1).await.to_string()]).await;
     let key = format!("creditor_debt_update:{}:00112233aabbccdd", cutover.id(1).await);
     assert_eq!((&one["idempotency_key"], &one["webhook_id"]), (&key.into(), &"wh-1".into()));
+    let told = cutover.world.relay(&["explain", &five]).await.1;
+    assert!(
+        told.contains("stored by the replaced service as its email 4, source zendesk, id legacy:4"),
+        "{told}"
+    );
     assert_eq!(cutover.shows(8).await, "not_creditor_reply/-/not_applicable");
     assert_eq!(cutover.shows(9).await, "completed/-/not_applicable");
     cutover.world.json_of(&["correct", &five, "--amount", "1200"]).await;
@@ -277,4 +285,39 @@ async fn an_import_that_was_killed_goes_on_where_it_was() {
     let whole = cutover.world.row(whole).await;
     let counts: [i64; 3] = [whole.get(0), whole.get(1), whole.get(2)];
     assert_eq!(counts, [130, 129, 7 + 119], "every mail once, and its message");
+}
+
+#[tokio::test]
+async fn a_webhook_that_the_old_service_had_taken_is_a_duplicate_before_and_after_its_erasure() {
+    let cutover = Cutover::new().await;
+    cutover.import_json(&["--apply"]).await;
+    cutover.world.once().await;
+    let ingest = Ingest::over(&cutover.world).await;
+    let again = r#"{"ticket_id": "9001", "from_email": "konto@turmhaus.example", "webhook_id": "wh-2", "body_text": "Gesamtforderung 850,10 EUR"}"#;
+    let id = cutover.id(2).await;
+    let answer = ingest.webhook(again).await;
+    assert_eq!((&answer["status"], &answer["email_id"]), (&"duplicate".into(), &id.into()));
+    let erased = cutover.world.json_of(&["erase", "--client", "2024/118", "--apply"]).await;
+    assert_eq!(erased["emails"], 6, "1, 2, 3, 6, 7 and 10, which was found by its name: {erased}");
+    // The same name without a number may be somebody else's: a person has to tell.
+    let nine = cutover.id(9).await;
+    assert_eq!(erased["undecided_emails"], serde_json::json!([nine]));
+    let named = ["erase", "--client", "2024/118", "--email", &nine.to_string(), "--apply"];
+    assert_eq!(cutover.world.json_of(&named).await["emails"], 1);
+    let (code, _, said) = cutover.world.relay(&["erase", "--client", "2024/118", "--email", "99"]).await;
+    assert!(code == 1 && said.contains("there is no email 99; nothing was removed"), "{said}");
+    let answer = ingest.webhook(again).await;
+    assert_eq!((&answer["status"], &answer["email_id"]), (&"duplicate".into(), &id.into()));
+    let again = cutover.import_json(&["--apply"]).await;
+    assert_eq!(
+        (&again["imported"], &again["known"]),
+        (&0.into(), &10.into()),
+        "nor does a second import bring anything back"
+    );
+    cutover.world.once().await;
+    let left = cutover
+        .world
+        .row("select count(*) from incoming_emails where from_email = 'konto@turmhaus.example'")
+        .await;
+    assert_eq!(left.get::<_, i64>(0), 0);
 }

@@ -63,6 +63,8 @@ async fn a_shadow_decides_like_a_relay_and_writes_nothing() {
         .row("select bool_and(reason like 'shadow, nothing is written: %'), count(*) from decisions")
         .await;
     assert_eq!((decision.get(0), decision.get(1)), (true, 3_i64));
+    let status = world.relay(&["status"]).await.1;
+    assert!(status.contains("a shadow's database") && status.contains("relay audit --shadow"), "{status}");
     let notices =
         world.row("select count(*) from outbox_messages where operation like '%notification'").await;
     assert_eq!(notices.get::<_, i64>(0), 0);
