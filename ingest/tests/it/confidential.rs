@@ -1,11 +1,12 @@
 //! TLS to Postgres, and passwords that no text holds.
 
 use crate::harness::*;
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::process::Stdio;
 use testkit::{Authority, PostgresServer, url_as};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 const CANARY: &str = "kanarienvogel";
 
@@ -49,7 +50,7 @@ async fn no_failure_at_any_level_of_the_log_prints_a_password() {
             .env("RUST_LOG", "trace")
             .env("API_TOKENS", TOKEN);
         command.env("INGEST_LISTEN", "127.0.0.1:0").env("INGEST_ADMIN_LISTEN", "127.0.0.1:0");
-        command.stderr(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         command
     };
     for (url, reason) in [
@@ -57,13 +58,17 @@ async fn no_failure_at_any_level_of_the_log_prints_a_password() {
         (format!("postgres://ingest:{CANARY}@127.0.0.1:9/none"), "Connection refused"),
     ] {
         let mut running = service("serve", &url).spawn().unwrap();
-        let lines = BufReader::new(running.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut lines = lines.inspect(|line| assert!(!line.contains(CANARY), "{line}"));
-        assert!(lines.any(|line| line.contains(reason)), "it says why Postgres is away");
-        let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", running.id())).unwrap();
+        let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
+        loop {
+            let line = lines.next_line().await.unwrap().unwrap(); // until it says why Postgres is away
+            assert!(!line.contains(CANARY), "{line}");
+            if line.contains(reason) {
+                break;
+            }
+        }
+        let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", running.id().unwrap())).unwrap();
         assert!(arguments.ends_with("ingest\0serve\0"), "{arguments:?}");
-        running.kill().unwrap();
-        running.wait().unwrap();
+        running.kill().await.unwrap();
     }
     for url in [
         format!("postgres://ingest:{CANARY}@host:port/none"),
@@ -72,7 +77,7 @@ async fn no_failure_at_any_level_of_the_log_prints_a_password() {
         CANARY.to_owned(),
     ] {
         for word in ["check-config", "serve"] {
-            let output = service(word, &url).output().unwrap();
+            let output = service(word, &url).output().await.unwrap();
             let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
             assert!(output.status.code() == Some(64) && said.contains("DATABASE_URL"), "{said}");
             assert!(!said.contains(CANARY), "{said}");
