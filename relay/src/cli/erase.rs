@@ -9,7 +9,7 @@ use clap::Args;
 use shared::message::EmailId;
 use std::process::ExitCode;
 
-/// Without --apply it only says what would be removed. MongoDB and Zendesk are not touched: they have their own owners.
+/// Without --apply it only says what would be removed. DATABASE_URL logs in as the owner of the tables: no role may. MongoDB and Zendesk are not touched: they have their own owners.
 #[derive(Debug, Args)]
 pub(super) struct Erase {
     /// The client's case number; 2024/118 and 2024_118 are the same
