@@ -13,7 +13,7 @@ use shared::{
 };
 use std::{path::Path, process::ExitCode};
 
-/// Without --apply it only says what would be imported. Stop the old service first; a repeat imports what is still missing.
+/// Without --apply it only says what would be imported. DATABASE_URL logs in as the owner of the tables. Stop the old service first; a repeat imports what is still missing.
 #[derive(Debug, Args)]
 pub(super) struct ImportLegacy {
     /// The old service's Postgres, as postgres://user:password@host:port/name; it is only read
