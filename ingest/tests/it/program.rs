@@ -410,6 +410,51 @@ async fn the_program_serves_counts_and_ends_with_0_on_sigterm() {
 }
 
 #[tokio::test]
+async fn a_5xx_is_found_in_the_log_by_the_id_that_its_answer_carries() {
+    let secret = ("ZENDESK_WEBHOOK_SECRET", ZENDESK_SECRET);
+    let running = Running::start_with(&[], &[("DATABASE_URL", "postgres://nobody@127.0.0.1:9/none"), secret]);
+    let id = "3f2b8c1a-9d4e-4f6a-8b7c-0d1e2f3a4b5c";
+    let mut headers = zendesk_verifier().sign(jiff::Timestamp::now(), mail("w1").as_bytes());
+    headers.push(("X-Request-Id", id.into()));
+    let problem = running.zendesk_with(headers, &mail("w1")).await.is_problem(503, "unavailable");
+    assert_eq!(problem["request_id"], id);
+    eventually("a warning of this request", || async {
+        let said = running.said.lock().unwrap();
+        said.lines()
+            .any(|line| line.contains(id) && line.contains("\"level\":\"WARN\"") && line.contains("trace_id"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_finds_no_room_is_counted_by_what_was_full() {
+    let database = Database::new().await;
+    let environment = [("DATABASE_URL", database.url.as_str()), ("ZENDESK_WEBHOOK_SECRET", ZENDESK_SECRET)];
+    let running = Running::start_with(&["--queue-rows", "1"], &environment);
+    let rival = Rival::holds(&database, "w1").await;
+    let (first, second) = (mail("w1"), mail("w2"));
+    let (first, ()) = tokio::join!(running.zendesk(&first), async {
+        rival.is_waited_for_by(1).await;
+        running.zendesk(&second).await.is_problem(503, "overloaded");
+        let metrics = get(running.admin, "/metrics").await;
+        let metrics = text(&metrics.body);
+        for line in [
+            "ingest_shed_total{reason=\"queue\"} 1",
+            "ingest_shed_total{reason=\"pool\"} 0",
+            "ingest_queue_depth 1",
+            "ingest_open_connections 1",
+            "ingest_pool_connections{state=\"in_use\"} 1",
+            "ingest_key_used_total{source=\"zendesk\",key=\"1\"} 2",
+        ] {
+            assert!(metrics.contains(line), "{line} is missing: {metrics}");
+        }
+        assert!(!metrics.contains("ingest_queue_bytes 0"), "the first one's body is held");
+        rival.rolls_back().await;
+    });
+    first.email_id("accepted");
+}
+
+#[tokio::test]
 async fn the_old_signature_counts_when_its_variable_says_so() {
     use hmac::{Hmac, KeyInit, Mac};
     let database = Database::new().await;

@@ -192,6 +192,25 @@ async fn no_log_line_and_no_metric_of_a_whole_run_holds_anything_of_the_mails() 
         .await;
     programs.relay.says(&[("outcome", "sent")]).await;
     programs.relay.says(&[("outcome", "held_for_review")]).await;
+    // Counted a moment after what they count is committed and logged.
+    let counted = [
+        "ingest_signature_failures_total{source=\"zendesk\",reason=\"missing\"} 1",
+        "ingest_signature_failures_total{source=\"zendesk\",reason=\"wrong\"} 1",
+        "ingest_signature_failures_total{source=\"api\",reason=\"token\"} 1",
+        "ingest_fingerprint_mismatches_total{source=\"zendesk\"} 1",
+        "ingest_fingerprint_mismatches_total{source=\"api\"} 1",
+        "ingest_duplicates_total{source=\"zendesk\"} 31",
+        "ingest_requests_total{source=\"zendesk\",outcome=\"accepted\"} 40",
+        "ingest_requests_total{source=\"api\",outcome=\"invalid-payload\"} 2",
+        "relay_claimed_messages_total{operation=\"email_extraction\"} 40",
+        "relay_messages_total{operation=\"creditor_debt_update\",outcome=\"dead\"} 2",
+        "relay_messages_total{operation=\"creditor_debt_update\",outcome=\"retried\"} 0",
+        "relay_in_flight_messages{operation=\"creditor_debt_update\"} 0",
+        "relay_breaker_open{operation=\"creditor_debt_update\",reason=\"sink_down\"} 0",
+    ];
+    let has_all =
+        |pages: [String; 2]| counted.iter().all(|line| pages.iter().any(|page| page.contains(line)));
+    until(|| async { has_all(programs.metrics().await) }).await;
     let metrics = programs.metrics().await;
     programs.stop().await;
 
@@ -315,6 +334,20 @@ fn rules_and_configuration_are_what_promtool_accepts_and_rules_fire_when_they_sh
         (["test", "rules"], "prometheus/alerts_week_test.yml"),
     ] {
         promtool(&[arguments[0], arguments[1], deploy(file).to_str().unwrap()], "");
+    }
+}
+
+#[test]
+fn every_rule_leads_to_its_section_of_the_runbook() {
+    let rules = fs::read_to_string(deploy("prometheus/alerts.yml")).unwrap();
+    let runbook = fs::read_to_string(deploy("RUNBOOK.md")).unwrap();
+    let headings = runbook.lines().filter_map(|line| line.strip_prefix("### "));
+    let sections: BTreeSet<String> = headings.map(|title| title.to_lowercase().replace(' ', "-")).collect();
+    let anchors = rules.lines().filter_map(|line| line.trim().strip_prefix("runbook: \"deploy/RUNBOOK.md#"));
+    let anchors: Vec<&str> = anchors.map(|anchor| anchor.trim_end_matches('"')).collect();
+    assert_eq!(anchors.len(), rules.matches("- alert: ").count());
+    for anchor in anchors {
+        assert!(sections.contains(anchor), "{anchor}");
     }
 }
 
