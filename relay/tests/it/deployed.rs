@@ -15,8 +15,6 @@ const RELAY_UNIT: &str = include_str!("../../../deploy/systemd/relay@.service");
 const INGEST_UNIT: &str = include_str!("../../../deploy/systemd/ingest.service");
 const RELAY_PODS: &str = include_str!("../../../deploy/kubernetes/base/relay.yaml");
 const INGEST_PODS: &str = include_str!("../../../deploy/kubernetes/base/ingest.yaml");
-const RUNBOOK: &str = include_str!("../../../deploy/RUNBOOK.md");
-const ALERTS: &str = include_str!("../../../deploy/prometheus/alerts.yml");
 const SCALER: &str = include_str!("../../../deploy/kubernetes/overlays/production/relay-autoscaler.yaml");
 
 /// The number that stands after these words.
@@ -50,22 +48,6 @@ fn whoever_stops_the_programs_waits_longer_than_they_need() {
         Operation::ALL.into_iter().map(|operation| operations::limits(operation).lease).max().unwrap();
     assert!(seconds(RELAY_UNIT, "TimeoutStopSec=") > relay + Duration::from_secs(10));
     assert!(seconds(RELAY_PODS, "terminationGracePeriodSeconds: ") > relay + Duration::from_secs(10));
-}
-
-#[test]
-fn every_alert_has_its_page_in_the_runbook() {
-    let headings: Vec<String> = RUNBOOK
-        .lines()
-        .filter_map(|line| line.strip_prefix("### "))
-        .map(|heading| heading.to_lowercase().replace(' ', "-"))
-        .collect();
-    let pages =
-        ALERTS.split("runbook: \"deploy/RUNBOOK.md#").skip(1).map(|rest| rest.split('"').next().unwrap());
-    let pages: Vec<&str> = pages.collect();
-    assert_eq!(pages.len(), ALERTS.matches("- alert: ").count());
-    for page in pages {
-        assert!(headings.iter().any(|heading| heading == page), "no heading for {page}");
-    }
 }
 
 /// The scaler's query as the manifest has it, folded to one line as YAML folds it.
