@@ -20,3 +20,11 @@ end $$;
 create trigger decisions_are_kept before delete on decisions for each statement execute function refuse_delete_but_by_erasure();
 create trigger operator_actions_are_kept before delete on operator_actions
     for each statement execute function refuse_delete_but_by_erasure();
+
+-- What a mail was is removed, never changed. Without these columns in its list an update does not come here.
+create function refuse_other_words() returns trigger language plpgsql as
+$$ begin raise exception 'what a mail was is not changed, only removed'; end $$;
+create trigger incoming_emails_stay_as_they_came before update of raw, subject, from_name on incoming_emails for each row
+    when (new.raw is not null and new.raw is distinct from old.raw or new.subject is not null and new.subject is distinct from old.subject
+        or new.from_name is not null and new.from_name is distinct from old.from_name)
+    execute function refuse_other_words();

@@ -51,7 +51,8 @@ grant select (id, email_id, message_id, decision, reason, at) on decisions to in
 -- relay: carries messages to their effect. What a mail was, stays as it came.
 grant select on incoming_emails, outbox_messages, idempotency_keys, decisions, creditor_debts, reconciliation_reports, review_mails,
     extractor_usage, relay_workers, paused_operations, operator_actions, relay_mode to relay;
-grant update (from_name, subject, raw, text_removed_at, text_removed_by) on incoming_emails to relay; -- to remove texts after their retention
+grant update (from_name, subject, raw, text_removed_at, text_removed_by) on incoming_emails to relay; -- to remove texts after their
+    -- retention: incoming_emails_stay_as_they_came lets nothing else through
 grant update (body_text, body_html, headers, attachments, cleaned_body, extracted_data, token_count_before, token_count_after,
     processing_status, processing_error, match_status, match_confidence, sync_status, sync_error, sync_retry_count,
     idempotency_key, updated_at, processed_at, matched_at) on incoming_emails to relay;

@@ -212,9 +212,25 @@ pub async fn main(cli: Cli) -> ExitCode {
         },
     };
     result.unwrap_or_else(|error| {
-        eprintln!("relay: {error:#}");
+        eprintln!("relay: {}", told(&error));
         ExitCode::FAILURE
     })
+}
+
+/// The error and its causes, each once. The driver's own text would add the row that was refused, which is somebody's mail.
+fn told(error: &anyhow::Error) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let postgres = cause.downcast_ref::<tokio_postgres::Error>();
+        let text = postgres.map_or_else(|| cause.to_string(), postgres::reason);
+        if !words.last().is_some_and(|last| last.contains(&text)) {
+            words.push(text);
+        }
+        if postgres.is_some() {
+            break;
+        }
+    }
+    words.join(": ")
 }
 
 fn bad_configuration(problems: &[String]) -> ExitCode {

@@ -42,6 +42,7 @@ async fn mail(world: &World, update: Update) -> EmailId {
     let text = "update incoming_emails set subject = $2, from_name = 'Adler', body_text = $2, body_html = $2, raw = $2::text::bytea, cleaned_body = $2,
         attachments = '[{\"filename\": \"Adler.pdf\"}]', headers = '{\"To\": \"Adler\"}', ticket_id = 'TK-1', extracted_data = $1,
         idempotency_key = 'creditor_debt_update:' || id || ':00' where id = $3";
+    world.may_rewrite_mails().await;
     world.sql.execute(text, &[&data, &format!("Adler {number}"), &email]).await.unwrap();
     let key = "update outbox_messages set idempotency_key = 'creditor_debt_update:' || aggregate_id || ':0'
         where aggregate_id = $1::bigint::text";

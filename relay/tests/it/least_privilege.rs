@@ -72,7 +72,6 @@ async fn relay_cannot_drop_or_truncate_change_a_decision_or_what_a_mail_was() {
         "alter table decisions disable trigger decisions_append_only",
         "delete from creditor_debts",
         "delete from incoming_emails",
-        "update incoming_emails set raw = ''",
         "update incoming_emails set received_at = now()",
         "update incoming_emails set fingerprint = sha256('')",
         "insert into incoming_emails (source, webhook_id, from_email, raw, received_at, fingerprint) values ('api', 'x', 'x', '', now(), sha256(''))",
@@ -88,6 +87,12 @@ async fn relay_cannot_drop_or_truncate_change_a_decision_or_what_a_mail_was() {
         "set role operator",
     ];
     is_refused("relay", &world.database, &statements).await;
+    // What it may remove it may not change.
+    let client = shared::postgres::connect(&world.relay_url(), "test").await.unwrap();
+    for words in ["raw = 'another'", "subject = 'another'", "from_name = 'another'"] {
+        let end = client.batch_execute(&format!("update incoming_emails set {words}")).await.unwrap_err();
+        assert!(shared::postgres::reason(&end).contains("not changed, only removed"), "{words}: {end:?}");
+    }
 }
 
 #[tokio::test]

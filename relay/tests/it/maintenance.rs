@@ -67,6 +67,7 @@ async fn texts_leave_after_their_retention_and_only_where_nothing_about_the_mail
     let data = json!({ "is_creditor_reply": true, "client_aktenzeichen": "2024/118", "debt_amount": "100.00", "summary": "ein Satz" });
     let text = "update incoming_emails set subject = 's', from_name = 'n', body_text = 'b', body_html = 'h', raw = 'r', cleaned_body = 'c',
         attachments = '[]', headers = '{}', extracted_data = $1";
+    world.may_rewrite_mails().await;
     world.sql.execute(text, &[&data]).await.unwrap();
     let pool = world.context().await.pool;
     let retention = Duration::from_secs(90 * 86_400);
