@@ -10,12 +10,13 @@ create unique index incoming_emails_legacy on incoming_emails (legacy_id) where 
 alter table idempotency_keys alter column fingerprint drop not null;
 
 -- Which relays may work here: those that write MongoDB, or those that only record what they would have written (`relay run --shadow`).
--- The first relay decides, for good: in a shadow's database the ledger and the mails say what would be, not what is.
+-- The first relay decides, for good, or whoever prepares the database for it (`relay migrate --shadow`, `relay import-legacy`): in a
+-- shadow's database the ledger and the mails say what would be, not what is.
 create table relay_mode (
     only_row boolean primary key default true check (only_row),
     is_shadow boolean not null,
     since timestamptz not null default now(),
-    worker text not null check (worker <> '') -- host:pid of that first relay
+    worker text not null check (worker <> '') -- host:pid of who has decided
 );
 
 alter table operator_actions drop constraint operator_actions_action_check;

@@ -17,8 +17,9 @@ mod status;
 
 use crate::{
     config::{Config, Settings},
-    relay,
+    mode, relay,
     review::{self, Choice},
+    workers::Identity,
 };
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -54,7 +55,7 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Bring the Postgres schema up to date; safe to run by any number of processes
+    /// Bring the Postgres schema up to date; safe to run by any number of processes. With --shadow the database is a shadow's from then on
     Migrate,
     /// One mail's whole way: times, steps, attempts, errors, decisions; or a creditor entry's, through all its mails
     Explain(explain::Explain),
@@ -198,10 +199,12 @@ pub async fn main(cli: Cli) -> ExitCode {
         Command::Apply(apply) => apply.run(cli.json, &cli.settings).await,
         Command::Erase(erase) => erase.run(cli.json, &cli.settings).await,
         Command::ImportLegacy(import) => import.run(cli.json, &cli.settings).await,
-        Command::Migrate => match cli.settings.postgres_itself() {
-            Ok(url) => migrate(cli.json, &url).await.map(|()| ExitCode::SUCCESS),
-            Err(problem) => return bad_configuration(&[problem]),
-        },
+        Command::Migrate => {
+            match cli.settings.postgres_itself().and_then(|url| Ok((url, cli.settings.is_shadow()?))) {
+                Ok((url, is_shadow)) => migrate(cli.json, &url, is_shadow).await.map(|()| ExitCode::SUCCESS),
+                Err(problem) => return bad_configuration(&[problem]),
+            }
+        }
         Command::Review(_)
         | Command::DeadLetters(_)
         | Command::Pause(_)
@@ -318,8 +321,13 @@ async fn on_database(command: &Command, json: bool, url: &Secret) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-async fn migrate(json: bool, url: &Secret) -> anyhow::Result<()> {
+async fn migrate(json: bool, url: &Secret, is_shadow: bool) -> anyhow::Result<()> {
     let Migrated { applied, roles } = postgres::migrate(url.expose()).await?;
+    if is_shadow {
+        let worker = Identity::of_this_process().worker;
+        let refusal = mode::admit(&connection(url).await?, true, &worker).await?;
+        refusal.map_or(Ok(()), |text| Err(anyhow::Error::msg(text)))?;
+    }
     let schema = postgres::schema_of_this_build();
     if json {
         println!("{}", json!({ "applied": applied, "schema": schema, "roles_problem": roles.err() }));

@@ -7,7 +7,7 @@
 use crate::{
     ledger::erase::{self, Client},
     matching::spellings,
-    operator, outbox,
+    operator, outbox, reconcile,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -46,7 +46,8 @@ pub struct Erased {
     pub acts: u64,
     /// Reports of reconciliations.
     pub reports: u64,
-    /// Mails that may be about this client, or about one of the same name: a person has to tell, and name them with `--email`.
+    /// Mails that may be about this client, or about one of the same name, and those that nobody has read but that say the number or the
+    /// name: a person has to tell, and name them with `--email`.
     pub undecided_emails: Vec<EmailId>,
 }
 
@@ -62,6 +63,11 @@ pub enum EraseError {
     /// A relay has a message of the client.
     #[error("message {0} about this client is being worked on: try again in a moment; nothing was removed")]
     Busy(MessageId),
+    /// A report about the client may be on its way.
+    #[error(
+        "a reconciliation is running, whose report would bring the client back: try again when it has ended (one that was killed counts for an hour); nothing was removed"
+    )]
+    Reconciling,
     /// Postgres failed.
     #[error("Postgres: {}; nothing was removed", shared::postgres::reason(.0))]
     Postgres(#[from] tokio_postgres::Error),
@@ -84,6 +90,9 @@ pub async fn erase(
     }
     let transaction = connection.transaction().await?;
     transaction.query_typed(SETTINGS, &[]).await?;
+    if reconcile::hold_off(&transaction).await? && apply {
+        return Err(EraseError::Reconciling);
+    }
     let ids = erase::client_ids(&transaction, &numbers).await?;
     let meant = Client { numbers, ids };
     let concerned = erase::concerned(&transaction, &meant, emails).await?;

@@ -11,7 +11,7 @@ mod plan;
 mod report;
 mod store;
 
-use crate::operator;
+use crate::{mode, operator, workers::Identity};
 use jiff::Timestamp;
 use old::{Old, OldMail, PAGE};
 use plan::{History, Planned};
@@ -47,6 +47,11 @@ pub enum LegacyError {
         "LEGACY_DATABASE_URL does not lead to the replaced service's tables: incoming_emails with zendesk_webhook_id, and outbox_messages"
     )]
     Layout,
+    /// Its mails would never be written, and it is thrown away.
+    #[error(
+        "this is a shadow's database (RELAY_SHADOW): import into a new one, for relays that write MongoDB"
+    )]
+    Shadow,
     /// Whose mails?
     #[error("the old database has mails of several kanzlei_id: {0}; name one with --kanzlei")]
     Tenants(String),
@@ -70,6 +75,13 @@ pub async fn import(
     let old = Old::open(old).await?;
     let mut imported = Imported { dry_run: !wish.apply, ..Imported::default() };
     let history = look_back(&old, wish, &mut imported).await?;
+    // From now on no shadow takes the database, whose mails it would settle without writing one.
+    let worker = Identity::of_this_process().worker;
+    if mode::is_shadow(connection).await? == Some(true)
+        || wish.apply && mode::admit(connection, false, &worker).await?.is_some()
+    {
+        return Err(LegacyError::Shadow);
+    }
     let mut after = i64::MIN;
     loop {
         let page = old.mails(after).await?;

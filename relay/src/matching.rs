@@ -11,8 +11,8 @@ use crate::client::{Client, Entry};
 pub use client_keys::{ClientIndex, ClientKeys, client_keys, spellings};
 use shared::message::CreditorDebtUpdate;
 use std::{cell::OnceCell, collections::BTreeSet};
-pub(crate) use words::fold;
 use words::{bare_number, domain, is_freemail, significant_words};
+pub(crate) use words::{fold, sender_key};
 
 /// Where an update belongs.
 #[derive(Debug, Clone, Copy, PartialEq)]

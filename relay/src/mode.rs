@@ -1,7 +1,7 @@
 //! Which relays may work in a database: those that write MongoDB, or those that only watch (`--shadow`). Owns `relay_mode`.
 //!
-//! The first relay decides, for good: in a watched database the ledger says what would be in MongoDB, and a relay that writes would
-//! take it for what is. Such a database is thrown away after the trial.
+//! The first relay decides, for good, or before it `relay migrate --shadow` or an import: in a watched database the ledger says what
+//! would be in MongoDB, and a relay that writes would take it for what is. Such a database is thrown away after the trial.
 
 use shared::postgres::Connection;
 use tokio_postgres::types::Type;
@@ -23,7 +23,7 @@ pub async fn is_shadow(connection: &Connection) -> Result<Option<bool>, tokio_po
     Ok(connection.query_typed(KNOWN, &[]).await?.first().map(|row| row.get(0)))
 }
 
-/// Admits a relay, the first of a database by deciding what the database is. Some = it is not admitted, and why.
+/// Admits a relay, or who prepares a database for one; the first decides what the database is. Some = it is not admitted, and why.
 ///
 /// # Errors
 /// The statement's.
@@ -43,7 +43,7 @@ pub async fn admit(
             "this database was filled by shadow relays (RELAY_SHADOW), which write no MongoDB: its ledger is none. Use a new database for relays that write",
         ),
         (true, Some(false) | None) => Some(
-            "relays that write MongoDB have worked in this database: a shadow relay (RELAY_SHADOW) needs one of its own",
+            "this database is for relays that write MongoDB, which have worked in it or for which mails were imported: a shadow relay (RELAY_SHADOW) needs one of its own",
         ),
         (false, None) => Some("another relay is deciding whether this is a shadow's database"),
     })

@@ -19,13 +19,14 @@ select $1, $2, message_id, email_id, detail from unnest($3::bigint[], $4::bigint
 const RECEIPT: &str = "insert into operator_actions (actor, action, detail) values ($1, $2, $3) returning id";
 
 /// Acts about the mails $1, and those about the mails $2 that name one of the clients $3: who did what and when stays. Walks the table:
-/// for people, not for loops. Rewritten by new rows, since the table only grows (`refuse_delete_but_by_erasure`).
+/// for people, not for loops. Rewritten by new rows of the old ids, since the table only grows (`refuse_delete_but_by_erasure`).
 const FORGET: &str = "
 with gone as (
     delete from operator_actions
     where (email_id = any($1) or email_id = any($2) and detail ->> 'client_id' = any($3)) and detail <> '{}' returning *
 )
-insert into operator_actions (at, actor, action, message_id, email_id) select at, actor, action, message_id, email_id from gone order by id";
+insert into operator_actions (id, at, actor, action, message_id, email_id) overriding system value
+select id, at, actor, action, message_id, email_id from gone order by id";
 
 /// Through `operator_actions_message`.
 const ACTS: &str = "select at, actor, action, detail from operator_actions where message_id = $1 order by id";

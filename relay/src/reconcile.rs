@@ -11,7 +11,7 @@ mod store;
 
 pub use plan::{Debt, Drift, Seen, drift};
 pub use schedule::{Schedule, run as run_regularly};
-pub use store::{Run, Scope, begin, begin_if_due, remove_old};
+pub use store::{Run, Scope, begin, begin_if_due, hold_off, remove_old};
 
 use crate::{
     context::Context,

@@ -96,15 +96,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let heartbeat = tokio::spawn(heartbeat);
     let direct = config.database_direct_url.expose().to_owned();
     tokio::spawn(wake::listen(direct, wake, shutdown.clone()));
-    tokio::spawn(maintenance::run(
-        context.pool.clone(),
-        config.retention,
-        config.mail_retention,
-        shutdown.clone(),
-    ));
-    if let Some(schedule) = config.reconcile {
-        tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
-    }
+    tokio::spawn(tend(config.clone(), context.clone(), shutdown.clone()));
     let history = History::default();
     let address = listener.local_addr()?;
     let console = Console::new(context.pool.clone(), history.clone(), config.console_tokens.clone(), address);
@@ -233,6 +225,20 @@ async fn serve_admin(
         }
     })
     .await;
+}
+
+/// Removes what is old and reconciles, from when on this relay may work in the database: before, both are somebody else's.
+async fn tend(config: Config, context: Context, shutdown: CancellationToken) {
+    while check_postgres(&context).await.is_err() {
+        if shutdown.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_none() {
+            return;
+        }
+    }
+    let Config { retention, mail_retention, .. } = config;
+    if let Some(schedule) = config.reconcile {
+        tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
+    }
+    maintenance::run(context.pool, retention, mail_retention, shutdown).await;
 }
 
 /// Looks for what the relay needs and says what is missing; the lanes work as far as they can meanwhile.

@@ -71,7 +71,7 @@ fn print_words(erased: &Erased) {
     if !erased.undecided_emails.is_empty() {
         let ids: Vec<String> = erased.undecided_emails.iter().map(ToString::to_string).collect();
         println!(
-            "NOT removed: emails {} may be about this client or another: look (relay explain), and name those that are with --email",
+            "NOT removed: emails {} may be about this client or another, or are not read yet: look (relay explain), and name those that are with --email",
             ids.join(", ")
         );
     }

@@ -18,7 +18,7 @@ pub(crate) struct Concerned {
     pub(crate) email_id: EmailId,
     /// Else it may also mean others, and a person has still to decide.
     pub(crate) is_certain: bool,
-    /// It has been written to another client too.
+    /// It has been written to another client too, or may still be.
     pub(crate) is_shared: bool,
 }
 
@@ -38,12 +38,18 @@ const IS_OTHER: &str = "(coalesce(c ->> 'client_id', c ->> 'aktenzeichen') is no
 const NAME: &str = "(select string_agg(word, ' ' order by word)
         from regexp_split_to_table(lower(m.extracted_data ->> 'client_name'), '[ ,.;]+') word where word <> '')";
 
-/// The mails about the client; $3 = mails that a person knows to be. Walks mails, decisions and outbox: for people, not for loops.
+/// A `word` as a pattern that finds it whole.
+const WORD: &str =
+    r"'(?<![[:alnum:]])' || regexp_replace(word, '([^[:alnum:]])', '\\\1', 'g') || '(?![[:alnum:]])'";
+
+/// The mails about the client; $3 = mails that a person knows to be. $4 = the numbers as a pattern: a mail that nobody has read, or found
+/// the client of, says it in its own words only. Walks mails, decisions and outbox: for people, not for loops.
 static CONCERNED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
 with decided as materialized (
-    select d.email_id, d.decision <> 'held_for_review' as is_settled, bool_or({IS_OURS}) as is_ours, bool_or({IS_OTHER}) as is_other
+    select d.email_id, bool_or({IS_OURS}) as is_ours, bool_or({IS_OTHER}) as is_other,
+        d.decision <> 'held_for_review' or d.id = (select max(id) from decisions l where l.email_id = d.email_id) as counts
     from decisions d cross join jsonb_array_elements(d.candidates) c group by d.id
 ), certain as (
     select id as email_id from incoming_emails where extracted_data ->> 'client_aktenzeichen' = any($1)
@@ -54,16 +60,28 @@ with decided as materialized (
     union select unnest($3::bigint[])
 ), named as materialized (
     select m.id as email_id, {NAME} as name from incoming_emails m where m.extracted_data ->> 'client_name' is not null
+), patterns as materialized (
+    select array_agg({WORD}) as words
+    from (select distinct name from named where email_id in (select email_id from certain) and name like '% %') n
+    cross join regexp_split_to_table(n.name, ' ') word group by n.name
 ), possible as (
     select email_id from decided where is_ours and is_other
     union select id from incoming_emails where extracted_data -> 'reference_numbers' ?| $1 and match_status is distinct from 'auto_matched'
     union select n.email_id from named n join incoming_emails m on m.id = n.email_id
     where m.extracted_data ->> 'client_aktenzeichen' is null and m.match_status is distinct from 'auto_matched'
         and n.name in (select name from named where email_id in (select email_id from certain))
+    union select m.id from incoming_emails m cross join lateral concat_ws(' ', subject, body_text, body_html, cleaned_body) as t(text)
+    where m.text_removed_at is null and (t.text ~* $4
+        or m.match_status is distinct from 'auto_matched' and exists (select from patterns p where t.text ~* all (p.words)))
 )
 select m.id, m.id in (select email_id from certain),
-    m.id in (select email_id from decided where is_other and is_settled
-        union select email_id from creditor_debts where client_id <> all($2) and (aktenzeichen is null or aktenzeichen <> all($1)))
+    m.id in (select email_id from decided where is_other and counts
+        union select email_id from creditor_debts where client_id <> all($2) and (aktenzeichen is null or aktenzeichen <> all($1))
+        union select aggregate_id::bigint from outbox_messages
+        where processed_at is null and aggregate_id <> all($3::bigint[]::text[]) and aggregate_id ~ '^[0-9]{{1,18}}$'
+            and coalesce(payload ->> 'client_id', payload ->> 'client_aktenzeichen') is not null
+            and not coalesce(payload ->> 'client_id' = any($2), false)
+            and not coalesce(payload ->> 'client_aktenzeichen' = any($1), false))
 from incoming_emails m
 where m.id in (select email_id from certain union select email_id from possible)
 order by m.id"
@@ -77,7 +95,8 @@ const HOLD: &str = "select id from incoming_emails where id = any($1) order by i
 const LEDGER: &str = "delete from creditor_debts where aktenzeichen = any($1) or client_id = any($2)";
 
 /// Decisions stay as what was decided, when and by whom; amounts, reasons and candidates go. All of the mails $3; of the mails $4 those
-/// that name the client. A table that only grows is rewritten by new rows: `refuse_delete_but_by_erasure`.
+/// that name the client. A table that only grows is rewritten by new rows (`refuse_delete_but_by_erasure`), under the old ids: of a mail's
+/// decisions the highest is the latest.
 static DECISIONS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -87,8 +106,8 @@ with gone as (
         and (d.candidates <> '[]' or d.old_amount is not null or d.new_amount is not null)
     returning *
 )
-insert into decisions (email_id, message_id, decision, reason, actor, at)
-select email_id, message_id, decision, 'erased', actor, at from gone order by id"
+insert into decisions (id, email_id, message_id, decision, reason, actor, at) overriding system value
+select id, email_id, message_id, decision, 'erased', actor, at from gone order by id"
     )
 });
 
@@ -133,7 +152,10 @@ pub(crate) async fn concerned(
     client: &Client,
     emails: &[EmailId],
 ) -> Result<Vec<Concerned>, tokio_postgres::Error> {
-    let rows = transaction.query_typed(&CONCERNED, &typed(&[&client.numbers, &client.ids, &emails])).await?;
+    let numbers: Vec<String> = client.numbers.iter().map(|number| regex::escape(number)).collect();
+    let pattern = format!("(?<![[:alnum:]])(?:{})(?![[:alnum:]])", numbers.join("|"));
+    let parameters = typed(&[&client.numbers, &client.ids, &emails, &pattern]);
+    let rows = transaction.query_typed(&CONCERNED, &parameters).await?;
     let read = |row: &tokio_postgres::Row| Concerned {
         email_id: row.get(0),
         is_certain: row.get(1),

@@ -1,15 +1,41 @@
 //! What a mail of the replaced service says: by its last update, else by what was read in it. Pure.
 
 use super::old::OldMail;
-use crate::matching::fold;
+use crate::matching::{fold, sender_key};
 use regex::Regex;
 use rust_decimal::Decimal;
 use shared::money::Amount;
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 /// The firm's case numbers, as the replaced service knew them among a mail's reference numbers.
 static CASE_NUMBER: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"^(?:[0-9]{4,}|[0-9]+_[0-9]+|[0-9]{4}/[0-9]+|[0-9]{4}-[0-9]+)$").ok());
+
+/// Before a name, and no part of it.
+const TITLES: [&str; 7] = ["herr", "herrn", "frau", "eheleute", "familie", "dr", "prof"];
+
+/// Whom a mail is about, as far as it says so. The number may be the creditor's own: those of the firm have no form of their own.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Who {
+    number: Option<String>,
+    words: BTreeSet<String>,
+}
+
+impl Who {
+    /// Only where number and name both say so: two numbers of one client may be the firm's and the creditor's, and a name is written in
+    /// many ways.
+    pub(super) fn is_certainly_another_than(&self, other: &Who) -> bool {
+        let is_case = |who: &Who| {
+            CASE_NUMBER.as_ref().zip(who.number.as_ref()).is_some_and(|(form, number)| form.is_match(number))
+        };
+        let is_named = !self.words.is_empty() && !other.words.is_empty();
+        is_case(self)
+            && is_case(other)
+            && self.number != other.number
+            && is_named
+            && self.words.is_disjoint(&other.words)
+    }
+}
 
 /// What a mail or an update of the replaced service says.
 pub(super) struct Content {
@@ -28,18 +54,24 @@ pub(super) struct Content {
 impl Content {
     /// Names of the client by which two mails are of the same one: the case number in one spelling, and the name's words.
     pub(super) fn clients(&self) -> impl Iterator<Item = String> {
-        let number =
-            self.client_aktenzeichen.as_ref().map(|number| format!("nr:{}", number.replace('_', "/")));
-        let name = self.client_name.as_ref().map(|name| {
-            let folded = fold(name);
-            let mut words: Vec<&str> = folded
-                .split(|letter: char| !letter.is_alphanumeric())
-                .filter(|word| !word.is_empty())
-                .collect();
-            words.sort_unstable();
-            format!("name:{}", words.join(" "))
-        });
-        number.into_iter().chain(name)
+        let Who { number, words } = self.who();
+        let words = words.into_iter().collect::<Vec<_>>().join(" ");
+        let name = (!words.is_empty()).then(|| format!("name:{words}"));
+        number.map(|number| format!("nr:{number}")).into_iter().chain(name)
+    }
+
+    /// The number in one spelling, and the name's words.
+    pub(super) fn who(&self) -> Who {
+        let name = self.client_name.as_deref().map(fold).unwrap_or_default();
+        let words = name.split(|letter: char| !letter.is_alphanumeric());
+        let words = words.filter(|word| !word.is_empty() && !TITLES.contains(word));
+        let number = self.client_aktenzeichen.as_ref().map(|number| number.replace('_', "/"));
+        Who { number, words: words.map(str::to_owned).collect() }
+    }
+
+    /// What all mails of one creditor have in common.
+    pub(super) fn sender(&self) -> Option<String> {
+        sender_key(&self.creditor_email)
     }
 
     pub(super) fn mark_key(&self) -> Option<(String, String)> {

@@ -2,10 +2,10 @@
 //!
 //! Nothing may go backwards, and what that service has written carries no mark in MongoDB. So: its newest written amount of each
 //! creditor of a client becomes a repair that gives the entry the mark if it still has exactly that amount; and what it left unwritten
-//! is carried out only if it has written nothing later that may be about the same client, else a person has to look (`hold`).
+//! is carried out only if it has written nothing later that may be about the same entry, else a person has to look (`hold`).
 
 use super::{
-    content::{Content, content, exact},
+    content::{Content, Who, content, exact},
     mail_row::mail_row,
     old::{OldMail, Row},
 };
@@ -17,9 +17,15 @@ use shared::message::{
 };
 use std::collections::HashMap;
 
-const LATER_OF_CLIENT: &str =
-    "the replaced service has later written another mail that may be about the same client";
+/// 2015-01-01T00:00:00Z, as for every mail: before the replaced service existed.
+const EARLIEST_SECOND: i64 = 1_420_070_400;
+
+const LATER: &str =
+    "the replaced service has later written another mail that may be about the same client or creditor entry";
 const LATER_UNREAD: &str = "left unread by the replaced service, which has written later mails: this amount may be older than theirs";
+const MAYBE_WRITTEN: &str = "the replaced service may have written this mail: whether it has cannot be told";
+const NO_MATCH: &str =
+    "the replaced service has found no client or creditor for it, which it also said when MongoDB was away";
 const NOT_EXACT: &str = "the amount that the replaced service left cannot be read exactly";
 const NOT_AS_READ: &str = "the replaced service would have written another amount than it had read";
 /// Why an amount of an imported mail is written only by a person's decision, whoever enqueues it again.
@@ -61,11 +67,14 @@ pub(super) struct Planned {
     pub(super) message: Option<Value>,
 }
 
-/// What the replaced service has written, and when: as much as the plan of a mail asks for. One entry per client or creditor.
+/// What the replaced service has written or may have written, and when: as much as the plan of a mail asks for. One entry per client or
+/// creditor.
 #[derive(Debug, Default)]
 pub(super) struct History {
     newest: Option<Timestamp>,
     by_client: HashMap<String, Timestamp>,
+    /// Whom the mails of a sender were about: one of the same sender means the same entry, unless it is certainly about another client.
+    by_sender: HashMap<String, HashMap<Who, Timestamp>>,
     /// Of mails without a case number, which may be anybody's.
     unnumbered: Option<Timestamp>,
     /// The newest written mail of a client and a sender.
@@ -75,7 +84,7 @@ pub(super) struct History {
 impl History {
     /// Takes up one mail.
     pub(super) fn add(&mut self, mail: &OldMail) {
-        let (Way::Written, Some(received_at)) = (way(mail), received_at(&mail.row)) else { return };
+        let (true, Some(received_at)) = (may_be_written(mail), received_at(&mail.row)) else { return };
         let content = content(mail);
         let keep = |slot: &mut Option<Timestamp>| *slot = (*slot).max(Some(received_at));
         keep(&mut self.newest);
@@ -86,14 +95,27 @@ impl History {
             let latest = self.by_client.entry(client).or_insert(received_at);
             *latest = received_at.max(*latest);
         }
-        if let Some(key) = content.mark_key() {
+        if let Some(sender) = content.sender() {
+            let latest =
+                self.by_sender.entry(sender).or_default().entry(content.who()).or_insert(received_at);
+            *latest = received_at.max(*latest);
+        }
+        if let (Way::Written, Some(key)) = (way(mail), content.mark_key()) {
             let mark = self.marks.entry(key).or_insert((received_at, mail.id));
             *mark = (received_at, mail.id).max(*mark);
         }
     }
 
-    /// Whether something written later may be about the same client.
+    /// Whether something written later may be about the same client, or has come from the same sender and may be.
     fn is_overtaken(&self, content: &Content, received_at: Timestamp) -> bool {
+        let who = content.who();
+        let of_sender = content.sender().and_then(|sender| self.by_sender.get(&sender));
+        let is_later = |(other, latest): (&Who, &Timestamp)| {
+            *latest >= received_at && !who.is_certainly_another_than(other)
+        };
+        if of_sender.is_some_and(|mails| mails.iter().any(is_later)) {
+            return true;
+        }
         let latest = match content.client_aktenzeichen {
             None => self.newest,
             Some(_) => {
@@ -111,26 +133,55 @@ pub(super) fn webhook_id(mail: &OldMail) -> String {
     given.unwrap_or_else(|| format!("legacy:{}", mail.id))
 }
 
+/// The sender's time, or that of arrival where there is none or it cannot be: in the future it would put the mail behind all others.
+/// None without a time of arrival that bounds it.
 fn received_at(row: &Row) -> Option<Timestamp> {
-    let is_time = |at: &Timestamp| (0..1 << 43).contains(&at.as_millisecond());
-    row.time("received_at").filter(is_time).or_else(|| row.time("created_at").filter(is_time))
+    let is_time = |at: &Timestamp| at.as_second() >= EARLIEST_SECOND && at.as_millisecond() < 1 << 43;
+    let arrival = ["created_at", "updated_at", "processed_at"].iter().find_map(|name| row.time(name));
+    let arrival = arrival.filter(is_time)?;
+    Some(row.time("received_at").filter(|at| is_time(at) && *at <= arrival).unwrap_or(arrival))
+}
+
+fn is(mail: &OldMail, name: &str, value: &str) -> bool {
+    mail.row.text(name).as_deref() == Some(value)
 }
 
 fn way(mail: &OldMail) -> Way {
-    let is = |name: &str, value: &str| mail.row.text(name).as_deref() == Some(value);
+    let is = |name, value| is(mail, name, value);
     match mail.updates.last() {
         Some(update) if update.text("processed_at").is_some() => Way::Written,
         Some(_) => Way::Unfinished,
         None if is("sync_status", "synced") => Way::Written,
         None if is("processing_status", "not_creditor_reply") => Way::NoReply,
-        // Matched and done, and yet no sign that it was written: its update may have been lost.
+        // Matched and done, and yet no sign that it was written: its update may have been lost. Without a match: MongoDB may have been away.
         None if is("processing_status", "completed")
+            && !is("match_status", "no_match")
             && !(is("match_status", "auto_matched")
                 && (is("sync_status", "pending") || is("sync_status", "failed"))) =>
         {
             Way::Undecided
         }
         None => Way::Unread,
+    }
+}
+
+/// Whether it is in MongoDB, or one of its signs says so and another does not: then it holds back what is older like one that is.
+fn may_be_written(mail: &OldMail) -> bool {
+    is(mail, "sync_status", "synced")
+        || mail.updates.iter().any(|update| update.text("processed_at").is_some())
+        || (mail.updates.is_empty()
+            && is(mail, "processing_status", "completed")
+            && is(mail, "match_status", "auto_matched"))
+}
+
+/// Why what an unread mail says may not be written without a person.
+fn hold_unread(mail: &OldMail, history: &History, received_at: Timestamp) -> Option<&'static str> {
+    if may_be_written(mail) {
+        Some(MAYBE_WRITTEN)
+    } else if is(mail, "match_status", "no_match") {
+        Some(NO_MATCH)
+    } else {
+        history.newest.is_some_and(|newest| newest >= received_at).then_some(LATER_UNREAD)
     }
 }
 
@@ -146,8 +197,10 @@ fn hold(
         Some(NOT_EXACT)
     } else if content.amount != read.as_deref().and_then(exact) {
         Some(NOT_AS_READ)
+    } else if may_be_written(mail) {
+        Some(MAYBE_WRITTEN)
     } else if history.is_overtaken(content, received_at) {
-        Some(LATER_OF_CLIENT)
+        Some(LATER)
     } else {
         None
     }
@@ -158,7 +211,7 @@ fn hold(
 /// # Errors
 /// It has no time that could order it.
 pub(super) fn plan(mail: &OldMail, email_id: EmailId, history: &History) -> Result<Planned, &'static str> {
-    let time = received_at(&mail.row).ok_or("it has neither a readable received_at nor a created_at")?;
+    let time = received_at(&mail.row).ok_or("it has no time of arrival (created_at) since 2015")?;
     let stamp = Stamp::new(time, email_id, Revision::FIRST).map_err(|_| "its time cannot be ordered")?;
     let (way, content) = (way(mail), content(mail));
     let (kind, payload) = match way {
@@ -168,7 +221,7 @@ pub(super) fn plan(mail: &OldMail, email_id: EmailId, history: &History) -> Resu
             (hold.map_or(Kind::Update, |_| Kind::HeldUpdate), Some(json!(update)))
         }
         Way::Unread => {
-            let hold = history.newest.is_some_and(|newest| newest >= time).then_some(LATER_UNREAD);
+            let hold = hold_unread(mail, history, time);
             let payload = EmailExtraction { email_id, hold: hold.map(str::to_owned) };
             (hold.map_or(Kind::Extraction, |_| Kind::HeldExtraction), Some(json!(payload)))
         }
@@ -246,80 +299,4 @@ fn mark(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Map;
-
-    fn row(value: Value) -> Row {
-        if let Value::Object(fields) = value { Row(fields) } else { Row(Map::new()) }
-    }
-
-    /// A mail with one update of 5 EUR, written or not.
-    fn mail(id: i64, day: u8, written: bool, payload: Value) -> OldMail {
-        let mut update =
-            json!({ "payload": payload, "processed_at": written.then_some("2026-06-30T00:00:00") });
-        update["payload"]["new_debt_amount"] = json!(5);
-        let at = format!("2026-06-{day:02}T08:00:00");
-        let mail = json!({ "received_at": at, "created_at": at, "extracted_data": { "debt_amount": 5.0 } });
-        OldMail { id, row: row(mail), updates: vec![row(update)] }
-    }
-
-    #[test]
-    fn an_unfinished_update_goes_on_only_if_nothing_later_may_be_about_its_client() {
-        let adler = json!({ "client_aktenzeichen": "2024/118", "client_name": "Adler, Eva" });
-        let kind = |unfinished: &Value, written: Value| {
-            let mut history = History::default();
-            history.add(&mail(1, 20, true, written));
-            plan(&mail(2, 10, false, unfinished.clone()), 7, &history).unwrap().kind
-        };
-        assert_eq!(kind(&adler, json!({ "client_aktenzeichen": "2024_118" })), Kind::HeldUpdate);
-        assert_eq!(
-            kind(&adler, json!({ "client_aktenzeichen": "9999", "client_name": "Eva Adler" })),
-            Kind::HeldUpdate
-        );
-        assert_eq!(
-            kind(&adler, json!({ "client_name": "Brandt, Jo" })),
-            Kind::HeldUpdate,
-            "without a number it may be anybody"
-        );
-        assert_eq!(
-            kind(&adler, json!({ "client_aktenzeichen": "2024_200", "client_name": "Brandt, Jo" })),
-            Kind::Update
-        );
-        let nameless = json!({ "client_name": "Adler, Eva" });
-        assert_eq!(
-            kind(&nameless, json!({ "client_aktenzeichen": "2024_200", "client_name": "Brandt, Jo" })),
-            Kind::HeldUpdate
-        );
-    }
-
-    #[test]
-    fn only_the_newest_written_mail_of_a_client_and_a_sender_marks_the_entry() {
-        let from = |sender: &str| json!({ "client_aktenzeichen": "2024/118", "creditor_email": sender });
-        let mails = [
-            mail(1, 10, true, from("A@b.example")),
-            mail(2, 20, true, from("a@b.example")),
-            mail(3, 15, true, from("x@y.example")),
-        ];
-        let mut history = History::default();
-        mails.iter().for_each(|mail| history.add(mail));
-        let kinds = mails.iter().map(|mail| plan(mail, 7, &history).unwrap().kind);
-        assert_eq!(kinds.collect::<Vec<_>>(), [Kind::Settled, Kind::Mark, Kind::Mark]);
-    }
-
-    #[test]
-    fn a_stamp_is_made_of_the_mails_time_and_its_id_here() {
-        let planned = plan(&mail(2, 10, false, json!({})), 70_000, &History::default()).unwrap();
-        let at = "2026-06-10T08:00:00Z".parse().unwrap();
-        let stamp = Stamp::new(at, 70_000, Revision::FIRST).unwrap().to_string();
-        let message = planned.message.unwrap();
-        assert_eq!(
-            (&message["payload"]["stamp"], &message["idempotency_key"]),
-            (&stamp.into(), &"creditor_debt_update:70000:0".into())
-        );
-        assert!(
-            plan(&OldMail::default(), 7, &History::default()).is_err(),
-            "without a time nothing orders it"
-        );
-    }
-}
+mod tests;

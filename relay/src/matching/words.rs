@@ -32,6 +32,13 @@ pub(super) fn is_freemail(domain: &str) -> bool {
     PROVIDERS.split(' ').any(|provider| provider == host)
 }
 
+/// What the addresses of one sender have in common: the domain, or at a provider of mailboxes the whole address. None = no address.
+pub(crate) fn sender_key(address: &str) -> Option<String> {
+    let address = fold(address);
+    let domain = domain(&address)?;
+    Some(if is_freemail(domain) { address } else { domain.to_owned() })
+}
+
 /// Legal forms, trades and titles: alone they prove nothing.
 const COMMON: &str = "gmbh mbh ohg limited gesellschaft aktiengesellschaft genossenschaft verein stiftung gruppe \
     holding group company deutschland deutsche deutscher deutsches germany bank sparkasse \

@@ -13,7 +13,7 @@ use shared::{
     process::bounded_error,
 };
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
-use tokio_postgres::types::Json;
+use tokio_postgres::{Transaction, types::Json};
 
 /// A page of the ledger in the order of its primary key, which serves it. With $4 only what was written since then: the rest of the
 /// table is read all the same, since an index on `applied_at` would cost every update its HOT path.
@@ -40,13 +40,15 @@ const REPAIRING: &str = "
 select id from reconciliation_reports where id < $1 and (auto_repaired > 0 or status = 'running' or status = 'failed')
 order by id desc limit 20";
 
-/// The repairs of one page; a run enqueues each entry once. The unique index decides; nothing else is locked.
+/// The repairs of one page, as far as the ledger still has the entries: they may have been erased since. A run enqueues each entry once.
+/// The unique index decides; nothing else is locked.
 static ENQUEUE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
 {INSERT}
 select $1, r.email_id::text, $2, r.payload, r.key, {}
 from unnest($3::bigint[], $4::jsonb[], $5::text[]) as r(email_id, payload, key)
+join creditor_debts c on c.client_id = r.payload ->> 'client_id' and c.entry_key = r.payload ->> 'entry_key'
 {ONCE}
 returning idempotency_key",
         trace_of_mail("r.email_id")
@@ -65,9 +67,14 @@ insert into reconciliation_reports (scope, actor) select $1, 'relay' where not e
     where scope = $1 and run_at > now() - case status when 'skipped' then $2::float8 / 10 else $2 end * interval '1 second'
 ) returning id, run_at";
 
-/// Begins a run that somebody asked for.
-const BEGIN_BY: &str =
-    "insert into reconciliation_reports (scope, actor) values ($1, $2) returning id, run_at";
+/// Begins a run that somebody asked for, behind an erasure ($3 = the gate).
+const BEGIN_BY: &str = "
+with gate as materialized (select pg_advisory_xact_lock($3))
+insert into reconciliation_reports (scope, actor) select $1, $2 from gate returning id, run_at";
+
+/// Whether a run is under way. One whose process was killed says so for a day; no run takes an hour.
+const RUNNING: &str = "
+select exists (select from reconciliation_reports where status = 'running' and run_at > now() - interval '1 hour')";
 
 /// By primary key.
 const END: &str = "
@@ -157,8 +164,18 @@ pub async fn begin_if_due(
 /// # Errors
 /// The statement's.
 pub async fn begin(connection: &Connection, scope: Scope, actor: &str) -> Result<Run, tokio_postgres::Error> {
-    let row = connection.query_typed_one(BEGIN_BY, &typed(&[&scope.name(), &actor])).await?;
+    let gate = AdvisoryLock::Reconciliation.number();
+    let row = connection.query_typed_one(BEGIN_BY, &typed(&[&scope.name(), &actor, &gate])).await?;
     Ok(Run { id: row.get(0), run_at: row.get(1) })
+}
+
+/// Lets no run begin until the end of this transaction; whether one is under way.
+///
+/// # Errors
+/// The statement's.
+pub async fn hold_off(transaction: &Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
+    transaction.execute_typed(GATE, &typed(&[&AdvisoryLock::Reconciliation.number()])).await?;
+    Ok(transaction.query_typed_one(RUNNING, &[]).await?.get(0))
 }
 
 /// Ends a run; when.

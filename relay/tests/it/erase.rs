@@ -244,3 +244,119 @@ async fn decisions_and_acts_go_in_no_other_way_and_no_text_comes_back() {
     let (code, said, _) = world.relay(&["erase", "--client", "1/1", "--apply"]).await;
     assert!(code == 0 && said.contains("there is nothing about this client"), "{said}");
 }
+
+#[tokio::test]
+async fn a_mail_that_nobody_has_read_is_found_by_its_own_words() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    mail(&world, Update::default()).await;
+    world.once().await;
+    world.may_rewrite_mails().await;
+    let says = async |column: &str, text: &str| {
+        let email = world.email("x@y.example", "2026-02-17T09:14:22Z".parse().unwrap()).await;
+        let statement =
+            format!("update incoming_emails set {column} = $2, processing_status = 'received' where id = $1");
+        world.sql.execute(&statement, &[&email, &text]).await.unwrap();
+        email
+    };
+    let found = [
+        says("subject", "Ihr Zeichen (2024/118)").await,
+        says("body_text", "Unser Mandant Az.2024_118: offen").await,
+        says("body_html", "<b>EVA</b> geb. Muster, Frau Adler").await,
+        says("cleaned_body", "2024/118").await,
+    ];
+    for (column, text) in [
+        ("subject", "2024/1187"),
+        ("body_text", "12024/118 und 2024118"),
+        ("body_html", "Adlers, Eva"),
+        ("cleaned_body", "Frau Adler"),
+    ] {
+        says(column, text).await;
+    }
+    let erased = world.json_of(&["erase", "--client", "2024/118"]).await;
+    assert_eq!((&erased["emails"], &erased["undecided_emails"]), (&1.into(), &json!(found)));
+    let named: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let erased =
+        world.json_of(&["erase", "--client", "2024/118", "--email", &named.join(","), "--apply"]).await;
+    assert_eq!((&erased["emails"], &erased["undecided_emails"]), (&5.into(), &json!([])));
+}
+
+#[tokio::test]
+async fn a_mail_that_has_been_written_to_the_client_and_waits_for_another_is_not_the_clients_alone() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    another_client(&world).await;
+    let [held, waiting] =
+        [mail(&world, Update::default()).await, mail(&world, Update::of("5", "2026-02-18T00:00:00Z")).await];
+    world.once().await;
+    for email in [held, waiting] {
+        let payload = json!({ "email_id": email, "client_aktenzeichen": "2024_999", "new_debt_amount": "8" });
+        world.message("creditor_debt_update", email, payload).await;
+    }
+    // One has been looked at, and a person has to decide about the other client.
+    world
+        .run(&format!("update outbox_messages set processed_at = now(), outcome = 'held_for_review' where aggregate_id = '{held}' and processed_at is null"))
+        .await;
+    let other = json!([{ "client_id": "other", "aktenzeichen": "2024_999" }]);
+    let decision = "insert into decisions (email_id, message_id, new_amount, decision, reason, candidates, actor) values ($1, 9, 8, 'held_for_review', 'x', $2, 'relay')";
+    world.sql.execute(decision, &[&held, &other]).await.unwrap();
+    let erased = world.json_of(&["erase", "--client", "2024/118", "--apply"]).await;
+    assert_eq!((&erased["emails"], &erased["shared_emails"]), (&0.into(), &2.into()), "{erased}");
+    let left =
+        world.row("select count(*), count(*) filter (where processed_at is null) from outbox_messages").await;
+    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (2, 1), "the other client's updates stay");
+    // The latest decision is still the latest.
+    let latest = world
+        .row(&format!(
+            "select decision, candidates from decisions where email_id = {held} order by id desc limit 1"
+        ))
+        .await;
+    assert_eq!((latest.get(0), latest.get::<_, serde_json::Value>(1)), ("held_for_review", other));
+}
+
+#[tokio::test]
+async fn an_erasure_waits_for_the_end_of_a_reconciliation_but_not_for_a_killed_one() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    mail(&world, Update::default()).await;
+    world.once().await;
+    world.run("insert into reconciliation_reports (scope, actor) values ('all', 'relay')").await;
+    let (code, _, said) = world.relay(&["erase", "--client", "2024/118", "--apply"]).await;
+    assert!(code == 1 && said.contains("a reconciliation is running"), "{said}");
+    assert_eq!(
+        world.json_of(&["erase", "--client", "2024/118"]).await["emails"],
+        1,
+        "a dry run says what would be"
+    );
+    world.run("update reconciliation_reports set run_at = now() - interval '61 minutes'").await;
+    assert_eq!(world.json_of(&["erase", "--client", "2024/118", "--apply"]).await["emails"], 1);
+}
+
+#[tokio::test]
+async fn a_reconciliation_that_has_read_the_ledger_before_brings_no_erased_client_back() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b")]).await;
+    mail(&world, Update::default()).await;
+    world.once().await;
+    let lost = doc! { "$unset": { "final_creditor_list.0.current_debt_amount": "", "final_creditor_list.0._relay": "" } };
+    world.mongo.clients.update_one(doc! { "aktenzeichen": "2024_118" }, lost).await.unwrap();
+    // It stops at its repair until the ledger's row is gone.
+    let mut rival = world.database.client().await;
+    let transaction = rival.transaction().await.unwrap();
+    transaction.batch_execute("lock table outbox_messages in share row exclusive mode").await.unwrap();
+    let run = world.program(&world.mongo.url, &["reconcile", "--repair", "--json"]).spawn().unwrap();
+    let waits = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'insert into outbox_messages%'";
+    let waits = format!(
+        "select ({waits}) + (select count(*) from pg_locks where not granted and relation = 'outbox_messages'::regclass)"
+    );
+    while world.row(&waits).await.get::<_, i64>(0) == 0 {
+        tokio::task::yield_now().await;
+    }
+    transaction.execute("delete from creditor_debts", &[]).await.unwrap();
+    transaction.commit().await.unwrap();
+    let output = run.wait_with_output().await.unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["mismatches_found"], &report["auto_repaired"]), (&1.into(), &0.into()), "{report}");
+    let left = world.row("select count(*) from outbox_messages where processed_at is null").await;
+    assert_eq!(left.get::<_, i64>(0), 0);
+}

@@ -254,6 +254,25 @@ async fn what_is_no_old_database_or_has_several_tenants_is_refused_and_one_bad_r
 }
 
 #[tokio::test]
+async fn what_is_imported_is_never_a_shadows_nor_is_anything_imported_for_one() {
+    let cutover = Cutover::new().await;
+    cutover.import_json(&["--apply"]).await;
+    // RELAY_SHADOW was forgotten.
+    let (code, _, said) = cutover.world.relay(&["run", "--once", "--shadow"]).await;
+    assert!(code == 1 && said.contains("mails were imported"), "{said}");
+    cutover.world.once().await;
+    assert_eq!(cutover.seeblick_amount().await, Some(1234.56));
+
+    let trial = Cutover::new().await;
+    trial.world.json_of(&["migrate", "--shadow"]).await;
+    for arguments in [&["--apply"][..], &[]] {
+        let (code, _, said) = trial.import(arguments).await;
+        assert!(code == 1 && said.contains("this is a shadow's database"), "{said}");
+    }
+    assert_eq!(trial.world.row("select count(*) from incoming_emails").await.get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
 async fn an_import_that_was_killed_goes_on_where_it_was() {
     let cutover = Cutover::new().await;
     let more = "insert into incoming_emails (id, zendesk_ticket_id, zendesk_webhook_id, from_email, raw_body_text, received_at, kanzlei_id)

@@ -133,8 +133,19 @@ async fn relays_that_write_and_relays_that_watch_never_share_a_database() {
     assert_eq!(dry.0, 64, "{}", dry.2);
     assert_eq!(world.state(id).await, "done/applied/0");
 
+    // Said beforehand, before there is a shadow relay.
+    let trial = Shadow::new().await;
+    trial.0.json_of(&["migrate", "--shadow"]).await;
+    let id = trial.0.commit(Update::of("900", "2026-03-01T00:00:00Z")).await;
+    let (code, _, said) = trial.0.relay(&["run", "--once"]).await;
+    assert!(code == 1 && said.contains("Use a new database"), "{said}");
+    trial.once().await;
+    assert_eq!(trial.0.state(id).await, "done/applied/0");
+
     let live = Shadow::new().await;
     live.0.once().await;
+    let (code, _, said) = live.0.relay(&["migrate", "--shadow"]).await;
+    assert!(code == 1 && said.contains("needs one of its own"), "{said}");
     let (code, _, said) = live.0.relay(&["run", "--once", "--shadow"]).await;
     assert!(code == 1 && said.contains("needs one of its own"), "{said}");
     let (code, _, said) = live.0.relay(&["run", "--shadow=perhaps"]).await;
