@@ -17,8 +17,7 @@ use tokio_postgres::Transaction;
 /// ($2 = the providers' ids, `incoming_emails_webhook_unique`).
 const KNOWN: &str = "
 select legacy_id, webhook_id from incoming_emails where legacy_id = any($1)
-union all select legacy_id, webhook_id from incoming_emails 
-where source = 'zendesk' and webhook_id = any($2)";
+union all select legacy_id, webhook_id from incoming_emails where source = 'zendesk' and webhook_id = any($2)";
 
 const IDS: &str =
     "select nextval(pg_get_serial_sequence('incoming_emails', 'id')) from generate_series(1, $1::bigint)";

@@ -196,6 +196,11 @@ async fn what_somebody_has_changed_since_gets_no_mark_and_the_older_mails_wait_f
     cutover.world.json_of(&["replay", "--email", &two]).await;
     cutover.world.once().await;
     assert_eq!(cutover.world.amount("b").await, Some(640.0));
+    // A person says what is right, and the entry has its mark.
+    cutover.world.json_of(&["review", "accept", &two, "--amount", "640"]).await;
+    cutover.world.once().await;
+    let entry = &cutover.world.entries().await[0];
+    assert_eq!(entry.get_document("_relay").unwrap().get_i64("email").unwrap(), cutover.id(2).await);
 }
 
 #[tokio::test]
