@@ -2,8 +2,10 @@
 
 use crate::world::{Update, World, seeblick, turmhaus};
 use mongodb::bson::{Document, doc};
+use relay::relay::is_admitted;
 use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
+use tokio_util::sync::CancellationToken;
 
 struct Shadow(World);
 
@@ -182,6 +184,16 @@ async fn relays_that_write_and_relays_that_watch_never_share_a_database() {
     assert!(code == 1 && said.contains("needs one of its own"), "{said}");
     let (code, _, said) = live.0.relay(&["run", "--shadow=perhaps"]).await;
     assert!(code == 64 && said.contains("RELAY_SHADOW must be true or false"), "{said}");
+}
+
+#[tokio::test]
+async fn a_relay_that_is_refused_removes_nothing_and_reconciles_nothing() {
+    let (shadow, live) = (Shadow::new().await, Shadow::new().await);
+    shadow.once().await;
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    assert!(!is_admitted(&shadow.0.context().await, &stopped).await, "it would wait, and nothing begins");
+    assert!(is_admitted(&live.0.context().await, &stopped).await);
 }
 
 #[tokio::test]
