@@ -7,7 +7,7 @@
 do $$
 declare name text;
 begin
-    foreach name in array array['ingest', 'relay', 'operator'] loop
+    foreach name in array array['ingest', 'relay', 'operator', 'monitor'] loop
         if not exists (select from pg_roles where rolname = name) then
             begin
                 execute format('create role %I nologin', name);
@@ -17,7 +17,7 @@ begin
         end if;
     end loop;
     execute format('revoke create on schema %I from public', current_schema()); -- given to all before Postgres 15
-    execute format('grant usage on schema %I to ingest, relay, operator', current_schema());
+    execute format('grant usage on schema %I to ingest, relay, operator, monitor', current_schema());
     foreach name in array array['relay', 'operator'] loop -- `relay status` names the sessions that keep vacuum from its work
         if not pg_has_role(name, 'pg_read_all_stats', 'member') then
             begin
@@ -76,3 +76,8 @@ grant insert (aggregate_type, aggregate_id, operation, payload, idempotency_key,
 grant insert on decisions, operator_actions to operator;
 grant insert, delete on paused_operations to operator;
 grant insert, update, delete on reconciliation_reports to operator;
+
+-- monitor: how long what waits has waited, for what adds relays by it; nothing of any mail.
+grant select (id, operation, available_at, deferred, claimed_until, processed_at, dead_at) on outbox_messages to monitor;
+grant select (lanes, seen_at) on relay_workers to monitor;
+grant select (operation) on paused_operations to monitor;

@@ -236,6 +236,18 @@ def cargo_deny(folder: Path) -> str:
     return found
 
 
+def musl_target() -> str:
+    """The target of programs that need no library of the host. Its standard library comes by rustup, its C compiler by apt."""
+    target = f"{platform.machine()}-unknown-linux-musl"
+    sysroot = output_of(["rustc", "--print", "sysroot"], 60).strip()
+    if not os.path.isdir(os.path.join(sysroot, "lib", "rustlib", target)):
+        step(f"rustup target add {target}")
+        output_of(["rustup", "target", "add", target], 600, what_to_do=f"The standard library of {target} is needed")
+    if not shutil.which("musl-gcc"):
+        apt_install(["musl-tools"], "musl-gcc is not installed")
+    return target
+
+
 def prometheus(folder: Path) -> Tuple[str, str]:
     """prometheus and promtool: on PATH, or Debian's package unpacked into `folder`. Installing it would start a service."""
     names = ("prometheus", "promtool")

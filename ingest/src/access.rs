@@ -2,9 +2,9 @@
 
 use crate::{
     config::AccessSettings,
-    endpoint::Endpoint,
+    endpoint::{DEBT_UPDATE_SOURCE, Endpoint},
     problem::Problem,
-    source::{Source, Verifiers},
+    source::{Source, Verifiers, key_used},
 };
 use hyper::HeaderMap;
 use shared::{bearer::Tokens, process};
@@ -43,7 +43,9 @@ impl Access {
     /// [`Problem::UnknownPath`], [`Problem::TokenInvalid`].
     pub fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let tokens = self.tokens.as_ref().ok_or(Problem::UnknownPath)?;
-        if tokens.admit(headers) { Ok(()) } else { Err(Problem::TokenInvalid) }
+        let place = tokens.admit(headers).ok_or(Problem::TokenInvalid)?;
+        key_used(DEBT_UPDATE_SOURCE, place, 1);
+        Ok(())
     }
 }
 

@@ -132,7 +132,7 @@ fn serve(settings: &Settings) -> Result<(), Failure> {
     process::raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let shutdown = process::shutdown_on_signal().context("cannot catch signals")?;
+        let shutdown = process::shutdown_on_signal(false).context("cannot catch signals")?;
         let serving = server::start(config, shutdown).await?;
         serving.access.reload_on_hangup(settings.access().clone()).context("cannot catch signals")?;
         process::notify_ready();

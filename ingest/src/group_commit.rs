@@ -230,7 +230,12 @@ impl Worker {
         }
         let client = match self.database.client().await {
             Ok(client) => client,
-            Err(problem) => return jobs.into_iter().for_each(|job| job.end(Err(problem.clone()))),
+            Err(problem) => {
+                if problem == Problem::Overloaded {
+                    Full::Pool.shed_more(jobs.len() as u64 - 1); // one is counted
+                }
+                return jobs.into_iter().for_each(|job| job.end(Err(problem.clone())));
+            }
         };
         let mut parts = parts(groups(jobs));
         while let Some(mut part) = parts.pop() {

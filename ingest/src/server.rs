@@ -21,14 +21,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     task::JoinHandle,
-    time::{interval, sleep, timeout},
+    time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 /// Between two warnings that unsigned webhooks are taken.
 const UNSIGNED_WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two rounds of the metrics registry's own housekeeping.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Connections of the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -100,7 +98,7 @@ pub async fn start(config: Config, shutdown: CancellationToken) -> Result<Servin
     tokio::spawn(database.watch(readiness.clone(), background.clone()));
     tokio::spawn(poker.run(url, background.clone()));
     tokio::spawn(warn_of_unsigned(config.access.verifiers.allow_unsigned, background.clone()));
-    tokio::spawn(keep_metrics(metrics.clone(), background.clone()));
+    tokio::spawn(admin::keep_metrics(metrics.clone(), background.clone()));
     tokio::spawn(process::keep_watchdog(store.makes_progress(), background.clone()));
     let admin = serve_admin(
         admin_listener,
@@ -213,16 +211,4 @@ async fn warn_of_unsigned(allowed: bool, end: CancellationToken) {
         }
     };
     end.run_until_cancelled(warn).await;
-}
-
-/// Without it the samples of histograms would pile up while nobody asks for the metrics.
-async fn keep_metrics(metrics: Option<PrometheusHandle>, end: CancellationToken) {
-    let Some(metrics) = metrics else { return };
-    let keep = async {
-        loop {
-            sleep(UPKEEP_INTERVAL).await;
-            metrics.run_upkeep();
-        }
-    };
-    end.run_until_cancelled(keep).await;
 }

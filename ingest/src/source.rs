@@ -103,6 +103,15 @@ impl Verifiers {
         configured || self.allow_unsigned
     }
 
+    /// How many secrets a source has.
+    #[must_use]
+    pub fn keys(&self, source: Source) -> usize {
+        match source {
+            Source::Zendesk => self.zendesk.as_ref().map_or(0, zendesk::Verifier::keys),
+            Source::Standard => self.standard.as_ref().map_or(0, standard::Verifier::keys),
+        }
+    }
+
     /// Proves the sender of a body.
     ///
     /// # Errors
@@ -123,19 +132,22 @@ impl Verifiers {
             }
         };
         match verified {
-            Some(verified) => verified.inspect(|verified| count_key(source, verified.key)),
+            Some(verified) => verified.inspect(|verified| {
+                if let Some(place) = verified.key {
+                    key_used(source.name(), place, 1);
+                }
+            }),
             None if self.allow_unsigned => Ok(Verified { content: body, signed_id: None, key: None }),
             None => Err(Problem::UnknownSource),
         }
     }
 }
 
-/// Tells the operator when a secret that is to go is used no more. `key` counts from 1, in the order of the configuration.
-fn count_key(source: Source, key: Option<usize>) {
-    if let Some(key) = key {
-        metrics::counter!("ingest_key_used_total", "source" => source.name(), "key" => (key + 1).to_string())
-            .increment(1);
-    }
+/// Counts the use of a secret or token, so that an operator sees when one that is to go is used no more. `place` counts from 0 in the
+/// order of the configuration, the label from 1.
+pub fn key_used(source: &'static str, place: usize, times: u64) {
+    metrics::counter!("ingest_key_used_total", "source" => source, "key" => (place + 1).to_string())
+        .increment(times);
 }
 
 /// A secret ready for HMAC-SHA256.

@@ -9,11 +9,12 @@ use crate::{
     endpoint::{DEBT_UPDATE_SOURCE, Endpoint},
     problem::Problem,
     request_trace::RequestTrace,
-    source::Source,
+    source::{Source, key_used},
 };
 use metrics::{counter, gauge, histogram};
 use shared::{
     admin::{Kind, Metric, Readiness},
+    bearer::Tokens,
     message::{EmailId, Operation, Revision},
 };
 use std::time::Duration;
@@ -94,8 +95,13 @@ impl Full {
     /// Counts a request that finds it full, and says so to its sender.
     #[must_use]
     pub fn shed(self) -> Problem {
-        counter!("ingest_shed_total", "reason" => self.name()).increment(1);
+        self.shed_more(1);
         Problem::Overloaded
+    }
+
+    /// Counts requests that share the fate of one.
+    pub fn shed_more(self, requests: u64) {
+        counter!("ingest_shed_total", "reason" => self.name()).increment(requests);
     }
 }
 
@@ -175,6 +181,11 @@ pub fn begin(access: &Access) {
     }
     counter!("ingest_batch_splits_total").absolute(0);
     counter!("ingest_committed_alone_total").absolute(0);
+    let keys = Source::ALL.map(|source| (source.name(), access.verifiers.keys(source)));
+    let tokens = access.tokens.as_ref().map_or(0, Tokens::count);
+    for (source, count) in keys.into_iter().chain([(DEBT_UPDATE_SOURCE, tokens)]) {
+        (0..count).for_each(|place| key_used(source, place, 0));
+    }
     let webhooks = Source::ALL.into_iter().map(Endpoint::Webhook);
     for endpoint in webhooks.chain([Endpoint::DebtUpdates]).filter(|endpoint| access.switched_on(*endpoint)) {
         let source = endpoint.label();

@@ -131,11 +131,13 @@ enum Paused {
 pub struct Board {
     lanes: Arc<Mutex<HashMap<Operation, LaneEntry>>>,
     paused: Arc<watch::Sender<Paused>>,
+    /// When the heartbeat was there last, if there is one.
+    beat: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Default for Board {
     fn default() -> Board {
-        Board { lanes: Arc::default(), paused: Arc::new(watch::Sender::default()) }
+        Board { lanes: Arc::default(), paused: Arc::new(watch::Sender::default()), beat: Arc::default() }
     }
 }
 
@@ -155,9 +157,18 @@ impl Board {
         self.change(operation, |_| {});
     }
 
-    /// Whether every lane that may work has said something within this time.
+    /// The heartbeat, without which no pause would begin or end, is alive; whether or not Postgres answers it.
+    pub fn beat(&self) {
+        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the heartbeat and every lane that may work have said something within this time.
     #[must_use]
     pub fn all_seen_within(&self, patience: Duration) -> bool {
+        let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
+        if beat.is_some_and(|beat| beat.elapsed() >= patience) {
+            return false;
+        }
         let is_well = |lane: &LaneEntry| lane.state == LaneState::Paused || lane.seen.elapsed() < patience;
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner).values().all(is_well)
     }
@@ -267,6 +278,8 @@ mod tests {
         assert!(board.all_seen_within(Duration::from_secs(3600)) && !board.all_seen_within(Duration::ZERO));
         board.set(operation, LaneState::Paused, None);
         assert!(board.all_seen_within(Duration::ZERO));
+        board.beat();
+        assert!(!board.all_seen_within(Duration::ZERO), "a heartbeat that was there once has to go on");
     }
 
     #[test]

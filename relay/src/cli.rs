@@ -251,13 +251,13 @@ async fn checked(settings: &Settings) -> Result<(Config, crate::context::Context
 }
 
 async fn run(config: Config, context: crate::context::Context) -> anyhow::Result<ExitCode> {
-    let shutdown = process::shutdown_on_signal().context("cannot listen for signals")?;
+    let shutdown = process::shutdown_on_signal(true).context("cannot listen for signals")?;
     relay::run(&config, context, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn run_once(context: crate::context::Context) -> anyhow::Result<ExitCode> {
-    let shutdown = process::shutdown_on_signal().context("cannot listen for signals")?;
+    let shutdown = process::shutdown_on_signal(true).context("cannot listen for signals")?;
     relay::check_postgres(&context).await.map_err(anyhow::Error::msg)?;
     let (summary, end) = relay::run_once(&context, &shutdown).await;
     println!("{}", serde_json::to_string(&summary)?);
@@ -338,7 +338,7 @@ async fn migrate(json: bool, url: &Secret, is_shadow: bool) -> anyhow::Result<()
     }
     println!("the schema is at version {schema}");
     match roles {
-        Ok(()) => println!("the roles ingest, relay and operator have their rights"),
+        Ok(()) => println!("the roles ingest, relay, operator and monitor have their rights"),
         Err(problem) => println!("note: {problem}"),
     }
     Ok(())

@@ -134,7 +134,7 @@ impl Console {
         if self.tokens.is_none() && !names_this_machine(headers) {
             return Some(reply(403, "text/plain", "the console answers to 127.0.0.1 and localhost only\n"));
         }
-        let is_let_in = self.tokens.as_ref().is_none_or(|tokens| tokens.admit(headers));
+        let is_let_in = self.tokens.as_ref().is_none_or(|tokens| tokens.admit(headers).is_some());
         (!is_let_in).then(|| {
             let mut refusal = reply(
                 401,

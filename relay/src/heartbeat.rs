@@ -99,11 +99,14 @@ async fn measure_all(pool: &Pool, floors: Arc<Mutex<Floors>>) {
         });
         match measure.await {
             Ok(look) => {
-                publish(&look.backlog);
+                publish(Some(&look.backlog));
                 *floors.lock().unwrap_or_else(PoisonError::into_inner) = look.floors;
                 trouble.is_over();
             }
-            Err(text) => trouble.tell("cannot measure what waits", &text),
+            Err(text) => {
+                publish(None); // an alert must not live on what was
+                trouble.tell("cannot measure what waits", &text);
+            }
         }
         sleep(MEASURE_EVERY).await;
     }
@@ -160,7 +163,9 @@ impl Heartbeat {
                 }
                 Ok(())
             });
-            match beat.await {
+            let end = beat.await;
+            self.board.beat();
+            match end {
                 Ok(()) => trouble.is_over(),
                 Err(text) => {
                     trouble.tell("cannot look at what is paused, nor say that this relay is there", &text)
@@ -243,23 +248,30 @@ impl Heartbeat {
     }
 }
 
-/// The backlog as metrics.
-fn publish(backlog: &BTreeMap<String, Backlog>) {
-    for (operation, entry) in backlog {
-        metrics::gauge!("relay_lag_seconds", "operation" => operation.clone())
-            .set(entry.lag_seconds.unwrap_or(0.0));
+/// The backlog as metrics; None = not known. Operations that this binary does not know are one: a label is no place for whatever
+/// the table holds, and one that has gone would keep its last value for ever.
+fn publish(backlog: Option<&BTreeMap<String, Backlog>>) {
+    let known = Operation::ALL.map(Operation::name);
+    let of = |name: &str| backlog.and_then(|backlog| backlog.get(name)).into_iter().collect::<Vec<_>>();
+    let others = backlog.into_iter().flatten().filter(|(name, _)| !known.contains(&name.as_str()));
+    let others = others.map(|(_, entry)| entry).collect::<Vec<_>>();
+    for (operation, entries) in known.map(|name| (name, of(name))).into_iter().chain([("other", others)]) {
+        let number = |value: f64| if backlog.is_some() { value } else { f64::NAN };
+        let lag = entries.iter().filter_map(|entry| entry.lag_seconds).fold(0.0, f64::max);
+        metrics::gauge!("relay_lag_seconds", "operation" => operation).set(number(lag));
+        let sum = |count: fn(&Backlog) -> i64| entries.iter().map(|entry| count(entry)).sum::<i64>();
         let states = [
-            ("waiting", entry.waiting),
-            ("due", entry.due),
-            ("held", entry.held),
-            ("parked", entry.parked),
-            ("retrying", entry.retrying),
-            ("dead", entry.dead),
+            ("waiting", sum(|entry| entry.waiting)),
+            ("due", sum(|entry| entry.due)),
+            ("held", sum(|entry| entry.held)),
+            ("parked", sum(|entry| entry.parked)),
+            ("retrying", sum(|entry| entry.retrying)),
+            ("dead", sum(|entry| entry.dead)),
         ];
         for (state, count) in states {
             #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 messages")]
-            let count = count as f64;
-            metrics::gauge!("relay_backlog", "operation" => operation.clone(), "state" => state).set(count);
+            let count = number(count as f64);
+            metrics::gauge!("relay_backlog", "operation" => operation, "state" => state).set(count);
         }
     }
 }

@@ -64,6 +64,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let identity = Identity::of_this_process();
     tracing::info!(admin = %listener.local_addr()?, worker = identity.worker, "relay started");
     let metrics = admin::install_metrics(telemetry::METRICS); // before the lanes look theirs up
+    tokio::spawn(admin::keep_metrics(metrics.clone(), shutdown.clone()));
     if config.is_shadow {
         tracing::warn!("a shadow relay: it decides and records, and writes no MongoDB and no letters");
     }
@@ -71,6 +72,7 @@ pub async fn run(config: &Config, context: Context, shutdown: CancellationToken)
     let wake = Arc::new(Notify::new());
 
     context.board.hold_all(); // until the first look at what is paused
+    context.board.beat();
     let operations: Vec<Operation> = configured(&context).collect();
     telemetry::begin(&context, &operations, config.reconcile.is_some());
     let longest_lease =

@@ -8,7 +8,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// What a program still misses before it can do its work; empty = ready.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +51,9 @@ impl Readiness {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
+
+/// Between two rounds of the metrics registry's own housekeeping.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Upper bounds of every histogram whose name ends in `_seconds`: from a commit on a fast disk to a slow language model.
 const SECONDS_BUCKETS: [f64; 14] =
@@ -103,6 +109,18 @@ pub fn measure_pool(pool: &Pool, [connections, limit, waiting]: [&'static str; 3
     metrics::gauge!(connections, "state" => "idle").set(float(idle));
     metrics::gauge!(limit).set(float(status.max_size));
     metrics::gauge!(waiting).set(float(status.waiting));
+}
+
+/// Without it the samples of histograms would pile up while nobody asks for the metrics. Until the token is cancelled.
+pub async fn keep_metrics(metrics: Option<PrometheusHandle>, end: CancellationToken) {
+    let Some(metrics) = metrics else { return };
+    let keep = async {
+        loop {
+            sleep(UPKEEP_INTERVAL).await;
+            metrics.run_upkeep();
+        }
+    };
+    end.run_until_cancelled(keep).await;
 }
 
 /// Answers /livez and /readyz; None for every other path.

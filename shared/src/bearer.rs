@@ -4,7 +4,7 @@ use crate::process::Secret;
 use hyper::{HeaderMap, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 
 /// The tokens that are let in.
 #[derive(Clone)]
@@ -23,15 +23,24 @@ impl Tokens {
         Ok(Tokens(texts.into_iter().map(|text| Sha256::digest(text).into()).collect()))
     }
 
-    /// Whether a request has one of the tokens.
+    /// How many there are.
     #[must_use]
-    pub fn admit(&self, headers: &HeaderMap) -> bool {
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Which of the tokens a request has, counted from 0 in the order of the configuration; None = none.
+    #[must_use]
+    pub fn admit(&self, headers: &HeaderMap) -> Option<usize> {
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|text| {
             let (scheme, token) = text.trim().split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        let Some(given) = given.map(Sha256::digest) else { return false };
-        self.0.iter().fold(Choice::from(0), |found, token| found | token.as_slice().ct_eq(&given)).into()
+        let given = given.map(Sha256::digest)?;
+        // All are compared, whichever it is.
+        let fits =
+            |(place, token): (usize, &[u8; 32])| bool::from(token.as_slice().ct_eq(&given)).then_some(place);
+        self.0.iter().enumerate().map(fits).fold(None, Option::or)
     }
 }
 
@@ -51,7 +60,7 @@ mod tests {
         let check = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, value.parse().unwrap());
-            tokens.admit(&headers)
+            tokens.admit(&headers).is_some()
         };
         assert!(check("Bearer first-token") && check("bearer second-token"));
         for value in [
@@ -65,7 +74,7 @@ mod tests {
         ] {
             assert!(!check(value), "{value}");
         }
-        assert!(!tokens.admit(&HeaderMap::new()));
+        assert!(tokens.admit(&HeaderMap::new()).is_none());
         for bad in ["", ",", "a,", "a b"] {
             assert!(Tokens::new(&bad.parse().unwrap()).is_err(), "{bad:?}");
         }

@@ -11,13 +11,18 @@ use deadpool_postgres::PoolError;
 pub use pool::{Connection, Manager, Pool, Session, abandon, pool};
 use std::time::Duration;
 use tls::Tls;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Config, Socket, error::SqlState, tls::MakeTlsConnect, types::Type};
 
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that has been quiet for so long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long a migration waits for a lock, and how often it tries.
+const LOCK_WAIT: &str = "set lock_timeout = '3s'";
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_secs(5);
 
 mod embedded {
     refinery::embed_migrations!("../sql");
@@ -155,9 +160,35 @@ pub async fn migrate(url: &str) -> Result<Migrated, PostgresError> {
     lock.batch_execute(&take).await.map_err(PostgresError::Connect)?;
     let mut client = connect(url, "migrate").await?;
     refuse_foreign_tables(&client).await?;
-    let report = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await?;
+    // A statement that waits for its lock holds up everybody who comes after it: it gives way to a dump, and tries again.
+    client.batch_execute(LOCK_WAIT).await.map_err(PostgresError::Connect)?;
+    let mut attempts = LOCK_ATTEMPTS;
+    let report = loop {
+        match embedded::migrations::runner().set_grouped(true).run_async(&mut client).await {
+            Err(error) if attempts > 1 && is_lock_timeout(&error) => attempts -= 1,
+            end => break end?,
+        }
+        tracing::warn!(
+            "the migration waits for others' statements; it tries again in {} s",
+            LOCK_PAUSE.as_secs()
+        );
+        sleep(LOCK_PAUSE).await;
+    };
+    client.batch_execute("reset lock_timeout").await.map_err(PostgresError::Connect)?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
     Ok(Migrated { applied, roles: grant_roles(&client).await? })
+}
+
+fn is_lock_timeout(error: &refinery::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let postgres = error.downcast_ref::<tokio_postgres::Error>();
+        if postgres.and_then(tokio_postgres::Error::code) == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// One transaction: many statements in one query are.
@@ -165,8 +196,8 @@ async fn grant_roles(client: &Client) -> Result<Result<(), String>, PostgresErro
     match client.batch_execute(ROLES).await {
         Ok(()) => Ok(Ok(())),
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(Err(format!(
-            "the roles ingest, relay and operator have not been given their rights: {}. A database administrator runs \
-             `create role ingest nologin; create role relay nologin; create role operator nologin`, and the owner of the tables \
+            "the roles ingest, relay, operator and monitor have not been given their rights: {}. A database administrator runs \
+             `create role ingest nologin; create role relay nologin; create role operator nologin; create role monitor nologin`, and the owner of the tables \
              `relay migrate` again",
             reason(&error)
         ))),

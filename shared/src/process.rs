@@ -8,7 +8,7 @@ use std::{
     str::FromStr,
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::spawn_blocking,
 };
 use tokio_util::sync::CancellationToken;
@@ -58,13 +58,21 @@ pub fn secret(name: &str, value: Option<&Secret>, file: Option<&Path>) -> Result
         (Some(_), Some(_)) => Err(format!("{name} and {name}_FILE are both set: keep one")),
         (Some(secret), None) => Ok(Some(secret.clone())),
         (None, Some(path)) => secret_in(path).map_err(|problem| format!("{name}_FILE: {problem}")).map(Some),
-        (None, None) => match env::var_os(CREDENTIALS).map(|folder| PathBuf::from(folder).join(name)) {
-            Some(path) if path.exists() => {
-                secret_in(&path).map_err(|problem| format!("{name} in {CREDENTIALS}: {problem}")).map(Some)
-            }
-            _ => Ok(None),
+        (None, None) => match env::var_os(CREDENTIALS) {
+            Some(folder) => secret_of(name, &PathBuf::from(folder).join(name)),
+            None => Ok(None),
         },
     }
+}
+
+/// No file is no secret; one that cannot be looked at is a mistake.
+fn secret_of(name: &str, path: &Path) -> Result<Option<Secret>, String> {
+    match path.try_exists() {
+        Ok(false) => Ok(None),
+        Ok(true) => secret_in(path).map(Some),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+    .map_err(|problem| format!("{name} in {CREDENTIALS}: {problem}"))
 }
 
 fn secret_in(path: &Path) -> Result<Secret, String> {
@@ -130,19 +138,22 @@ pub fn start_logging(format: LogFormat) {
     };
 }
 
-/// A token that SIGTERM or SIGINT cancels. A second signal ends the process at once: somebody is in a hurry.
+/// A token that SIGTERM or SIGINT cancels, and where nothing is read again for it, SIGHUP too. A second signal ends the process at
+/// once: somebody is in a hurry.
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn shutdown_on_signal() -> std::io::Result<CancellationToken> {
+pub fn shutdown_on_signal(hangup_too: bool) -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = hangup_too.then(|| signal(SignalKind::hangup())).transpose()?;
     let cancel = token.clone();
     tokio::spawn(async move {
         for round in 0.. {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                Some(_) = next(hangup.as_mut()) => {}
             }
             if round > 0 {
                 std::process::exit(1);
@@ -153,6 +164,13 @@ pub fn shutdown_on_signal() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+async fn next(signal: Option<&mut Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
+    }
 }
 
 /// Lets this process have as many files open as it may: the soft limit is kept low for the sake of old programs only.

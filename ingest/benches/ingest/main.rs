@@ -83,7 +83,7 @@ async fn main() -> ExitCode {
     }
     let Bench::Ingest { n, runs, connections, clients } = Arguments::parse().bench;
     // A bench that is told to end drops its databases and its program first.
-    let result = match shared::process::shutdown_on_signal() {
+    let result = match shared::process::shutdown_on_signal(true) {
         Ok(shutdown) => shutdown
             .run_until_cancelled(run(n, runs, connections.into(), clients))
             .await

@@ -37,6 +37,11 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// How many secrets there are.
+    pub(super) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Reads the comma-separated `whsec_` secrets, each of at least `least` bytes.
     ///
     /// # Errors

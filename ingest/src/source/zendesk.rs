@@ -28,6 +28,11 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// How many secrets there are.
+    pub(super) fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Reads the comma-separated secrets, each of at least `least` bytes; `legacy` accepts the old header too.
     ///
     /// # Errors

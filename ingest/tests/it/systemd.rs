@@ -214,6 +214,16 @@ fn a_secret_of_the_folder_that_cannot_be_used_is_64_and_named() {
 }
 
 #[test]
+fn a_folder_of_secrets_that_cannot_be_looked_into_is_no_empty_one() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ingest"));
+    let output =
+        program.arg("check-config").env_clear().env("CREDENTIALS_DIRECTORY", "/dev/null").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("ZENDESK_WEBHOOK_SECRET in CREDENTIALS_DIRECTORY: cannot read"), "{said}");
+}
+
+#[test]
 fn two_sockets_are_refused_with_what_to_change() {
     let socket: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
     let script = "exec 3<&0 4<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" serve";

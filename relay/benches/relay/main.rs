@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     // A bench that is told to end drops its databases and its relay first.
-    let result = match shared::process::shutdown_on_signal() {
+    let result = match shared::process::shutdown_on_signal(true) {
         Ok(shutdown) => shutdown
             .run_until_cancelled(run(arguments.bench))
             .await

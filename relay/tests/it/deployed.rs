@@ -9,12 +9,16 @@ use clap::Parser;
 use relay::operations;
 use shared::message::Operation;
 use std::time::Duration;
+use testkit::url_as;
 use tokio::net::UnixDatagram;
+use tokio_postgres::error::SqlState;
 
 const RELAY_UNIT: &str = include_str!("../../../deploy/systemd/relay@.service");
 const INGEST_UNIT: &str = include_str!("../../../deploy/systemd/ingest.service");
 const RELAY_PODS: &str = include_str!("../../../deploy/kubernetes/base/relay.yaml");
 const INGEST_PODS: &str = include_str!("../../../deploy/kubernetes/base/ingest.yaml");
+const INGEST_SCALER: &str =
+    include_str!("../../../deploy/kubernetes/overlays/production/ingest-autoscaler.yaml");
 const SCALER: &str = include_str!("../../../deploy/kubernetes/overlays/production/relay-autoscaler.yaml");
 
 /// The number that stands after these words.
@@ -50,6 +54,14 @@ fn whoever_stops_the_programs_waits_longer_than_they_need() {
     assert!(seconds(RELAY_PODS, "terminationGracePeriodSeconds: ") > relay + Duration::from_secs(10));
 }
 
+#[test]
+fn all_pods_together_fit_into_postgres() {
+    let number = |text: &str, words: &str| seconds(text, words).as_secs();
+    let ingest = number(INGEST_SCALER, "maxReplicas: ") * (16 + 2);
+    let relay = number(SCALER, "maxReplicaCount: ") * (8 + 1);
+    assert!(ingest + relay <= 97, "of 100 connections three are the administrator's");
+}
+
 /// The scaler's query as the manifest has it, folded to one line as YAML folds it.
 fn scaler_query() -> String {
     let folded = SCALER.split("query: >-\n").nth(1).unwrap();
@@ -82,6 +94,20 @@ async fn the_scaler_sees_how_long_the_oldest_due_message_has_waited() {
     assert!(age().await < 60, "what a relay has is not waited for");
     // Where a relay says how far it has got, nothing far below is looked at.
     set("claimed_until = null, claimed_by = null", "max").await;
+    let monitor = shared::postgres::connect(&url_as("monitor", &world.database.url), "test").await.unwrap();
+    let seen: i64 = monitor.query_one(&scaler_query(), &[]).await.unwrap().get(0);
+    assert!(seen >= 100, "the role that KEDA has sees it too");
+    for secret in [
+        "select payload from outbox_messages",
+        "select subject from incoming_emails",
+        "select * from creditor_debts",
+    ] {
+        let refused = monitor.query(secret, &[]).await.unwrap_err();
+        assert_eq!(refused.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{secret}");
+    }
+    world.run("insert into paused_operations (operation, actor, reason) values ('creditor_debt_update', 'a', 'b')").await;
+    assert_eq!(age().await, 0, "more relays would not help what is paused");
+    world.run("delete from paused_operations").await;
     let lanes = r#"{"creditor_debt_update": {"state": "idle", "since": "2026-02-17T09:00:00Z", "low_water_mark": 60000}}"#;
     let insert = "insert into relay_workers (worker, host, version, started_at, lanes) values ('a:1', 'a', '1', now(), '%')";
     world.run(&insert.replace('%', lanes)).await;

@@ -15,8 +15,8 @@ use tokio_postgres::error::SqlState;
 
 /// Takes back what a migration has made for the whole server.
 const WITHOUT_ROLES: &str =
-    "drop user testkit_ingest, testkit_relay, testkit_operator; drop owned by ingest, relay, operator;
-    drop role ingest, relay, operator";
+    "drop user testkit_ingest, testkit_relay, testkit_operator, testkit_monitor; drop owned by ingest, relay, operator, monitor;
+    drop role ingest, relay, operator, monitor";
 
 /// Runs each statement, which has to be refused for want of the right.
 async fn is_refused(role: &str, database: &Database, statements: &[&str]) {
@@ -96,6 +96,37 @@ async fn relay_cannot_drop_or_truncate_change_a_decision_or_what_a_mail_was() {
 }
 
 #[tokio::test]
+async fn ingest_cannot_speak_for_a_person() {
+    let world = World::new().await;
+    let insert = async |role: &str, key: &str, payload: &str| {
+        let client = shared::postgres::connect(&url_as(role, &world.database.url), "test").await.unwrap();
+        let statement = format!(
+            "insert into outbox_messages (aggregate_type, aggregate_id, operation, payload, idempotency_key)
+                values ('incoming_email', '1', 'creditor_debt_update', '{payload}', '{key}')"
+        );
+        client.batch_execute(&statement).await.err().and_then(|error| error.code().cloned())
+    };
+    assert_eq!(insert("ingest", "1", r#"{"origin": "mail"}"#).await, None);
+    for payload in [
+        r#"{"origin": "decision"}"#,
+        r#"{"origin": "repair"}"#,
+        "{}",
+        r#"{"origin": "mail", "decided_by": "x"}"#,
+        r#"{"origin": "mail", "client_id": "x"}"#,
+        r#"{"origin": "mail", "entry_key": "x"}"#,
+        r#"{"origin": "mail", "expected": {}}"#,
+    ] {
+        assert_eq!(
+            insert("ingest", payload, payload).await,
+            Some(SqlState::INSUFFICIENT_PRIVILEGE),
+            "{payload}"
+        );
+    }
+    assert_eq!(insert("operator", "2", r#"{"origin": "decision"}"#).await, None);
+    assert_eq!(insert("relay", "3", r#"{"origin": "repair"}"#).await, None);
+}
+
+#[tokio::test]
 async fn operator_cannot_write_the_ledger_forge_an_act_or_remove_a_message() {
     let world = World::new().await;
     world.commit(Update::default()).await;
@@ -132,7 +163,7 @@ async fn a_user_who_cannot_create_roles_migrates_and_is_told_what_an_administrat
     };
     let said = migrate(&[]).await;
     let expected = "permission denied to create role (42501). A database administrator runs `create role ingest nologin; \
-        create role relay nologin; create role operator nologin`, and the owner of the tables `relay migrate` again";
+        create role relay nologin; create role operator nologin; create role monitor nologin`, and the owner of the tables `relay migrate` again";
     assert!(said.contains("applied V1") && said.contains(expected), "{said}");
     let json: Value = serde_json::from_str(&migrate(&["--json"]).await).unwrap();
     assert!(json["roles_problem"].as_str().unwrap().contains("A database administrator runs"), "{json}");

@@ -1,6 +1,9 @@
 //! The program as a user meets it: exit codes, words, signals.
 
-use crate::world::{Update, World, turmhaus};
+use crate::{
+    outages::until,
+    world::{Update, World, turmhaus},
+};
 use std::{
     process::Output,
     time::{Duration, Instant},
@@ -208,4 +211,16 @@ async fn sigterm_gives_claims_back_and_exits_0() {
     assert_eq!((row.get::<_, bool>(0), row.get::<_, i32>(1)), (true, 0));
     wire.mend();
     assert_eq!(world.once().await.applied, 1);
+}
+
+#[tokio::test]
+async fn sighup_ends_a_relay_in_order() {
+    let world = World::new().await;
+    let mut relay = world.program(&world.mongo.url, &["run"]).spawn().unwrap();
+    let is_there = "select exists (select from relay_workers)";
+    until(|| async { world.row(is_there).await.get(0) }).await;
+    let pid = relay.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-s", "HUP", &pid]).status().await.unwrap().success());
+    assert_eq!(relay.wait().await.unwrap().code(), Some(0));
+    assert!(!world.row(is_there).await.get::<_, bool>(0), "it has said goodbye");
 }

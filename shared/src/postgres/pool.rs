@@ -74,19 +74,25 @@ impl managed::Manager for Manager {
                     self.has_pooler.store(!is_direct, Ordering::Relaxed);
                     return Ok(Session { client, tls: self.tls.clone(), keeps_statements: is_direct });
                 }
-                Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
-                    self.has_pooler.store(true, Ordering::Relaxed);
-                }
+                Err(error) if may_be_about_the_mark(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         let client = self.connect(&self.config).await?;
+        self.has_pooler.store(true, Ordering::Relaxed);
         Ok(Session { client, tls: self.tls.clone(), keeps_statements: false })
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Error> {
         if session.is_closed() { Err(RecycleError::message("the connection is closed")) } else { Ok(()) }
     }
+}
+
+/// PgBouncer says 08P01; others call an option that they do not pass on unsupported, a wrong value or unknown.
+fn may_be_about_the_mark(error: &Error) -> bool {
+    let code = error.code();
+    code == Some(&SqlState::PROTOCOL_VIOLATION)
+        || code.is_some_and(|code| matches!(code.code().get(..2), Some("0A" | "22" | "42")))
 }
 
 impl Manager {

@@ -78,7 +78,7 @@ pub(crate) async fn migrate(url: &str) {
     let migrated = shared::postgres::migrate(url).await.expect("the migrations run");
     migrated.roles.expect("the tests' user may create roles");
     let client = shared::postgres::connect(url, "testkit").await.expect("the test's database answers");
-    for role in ["ingest", "relay", "operator"] {
+    for role in ["ingest", "relay", "operator", "monitor"] {
         let user = format!(
             "do $$ begin create user testkit_{role} password 'testkit' in role {role};
             exception when duplicate_object or unique_violation then null; end $$"

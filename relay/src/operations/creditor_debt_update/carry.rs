@@ -13,8 +13,8 @@ use crate::{
     outcome::{Failure, FailureClass},
     write_guard::WriteGuard,
 };
-use shared::message::MessageId;
 use shared::postgres::Connection;
+use shared::{message::MessageId, trace::TraceId};
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -163,13 +163,13 @@ async fn round(
                 update: &message.update,
                 amount: *amount,
             };
-            writes.push((message.id, update));
+            writes.push(((message.id, message.trace_id), update));
         }
     }
-    let sent: HashSet<MessageId> = writes.iter().map(|(id, _)| *id).collect();
+    let sent: HashSet<MessageId> = writes.iter().map(|((id, _), _)| *id).collect();
     let mut refused = HashMap::new();
     let outcome = match means.is_dry {
-        true => Ok(writes.iter().map(|(id, _)| (*id, Ok(()))).collect()),
+        true => Ok(writes.iter().map(|((id, _), _)| (*id, Ok(()))).collect()),
         false => write(means, &writes, &mut refused).await,
     };
     drop(writes);
@@ -235,17 +235,22 @@ async fn ledger_marks(
     context.ask(Instant::now() + LOOK, "no reply to a look into the ledger", look).await
 }
 
+/// What a message is called in MongoDB's logs.
+type Name = (MessageId, Option<TraceId>);
+
 /// Sends the commands. The result names each message that is settled: written, or refused for good reason of its own; `refused`
 /// gets those that may still pass.
 async fn write(
     means: Means<'_>,
-    writes: &[(MessageId, EntryUpdate<'_>)],
+    writes: &[(Name, EntryUpdate<'_>)],
     refused: &mut HashMap<MessageId, Failure>,
 ) -> Result<HashMap<MessageId, Result<(), Failure>>, Failure> {
     let mut results = HashMap::new();
     for part in writes.chunks(STATEMENTS) {
         let updates: Vec<EntryUpdate<'_>> = part.iter().map(|(_, update)| *update).collect();
-        let written = means.clients.update(&updates).await?;
+        let named = |_| means.clients.about(part.iter().map(|(name, _)| *name));
+        let clients = means.context.map_or_else(|| means.clients.clone(), named);
+        let written = clients.update(&updates).await?;
         if let Some(failure) = written.refused.values().find(|failure| failure.class.is_the_sinks()) {
             return Err(failure.clone());
         }
@@ -257,10 +262,10 @@ async fn write(
                 if let Some(context) = means.context {
                     context.turns.lost_race();
                 }
-                means.clients.carried(&updates).await?
+                clients.carried(&updates).await?
             }
         };
-        for (index, (id, _)) in part.iter().enumerate() {
+        for (index, ((id, _), _)) in part.iter().enumerate() {
             match written.refused.get(&index) {
                 // Moved or raced: the next round looks again. The last round's failure is counted.
                 Some(failure) if failure.class == FailureClass::Transient => {

@@ -50,7 +50,7 @@ impl Prometheus {
             .replace("interval: 15s", "interval: 1s")
             .replace("- alerts.yml", &format!("- {}", deploy("prometheus/alerts.yml").display()))
             .replace("127.0.0.1:9464", &programs.ingest_admin.to_string())
-            .replace("127.0.0.1:9465", &programs.relay_admin.to_string());
+            .replace("\"127.0.0.1:9471\", \"127.0.0.1:9472\"", &format!("\"{}\"", programs.relay_admin));
         let file = folder.join("prometheus.yml");
         fs::write(&file, configuration).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
