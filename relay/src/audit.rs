@@ -37,7 +37,7 @@ const ALL: &str = "select id from incoming_emails where created_at >= $1";
 /// people, not for loops.
 const MAILS: &str = "
 with mails as (
-    select id, processing_status, match_status, sync_status, extracted_data, created_at < now() - $2 * interval '1 second' as is_old
+    select id, legacy_id, processing_status, match_status, sync_status, extracted_data, created_at < now() - $2 * interval '1 second' as is_old
     from incoming_emails where created_at >= $1
 ), wrong as (
     select id, case
@@ -45,8 +45,10 @@ with mails as (
         when match_status = 'no_match' then 'missing_record'
         when match_status = 'needs_review' and (extracted_data ->> 'debt_amount' is null
             or coalesce(extracted_data ->> 'client_name', extracted_data ->> 'client_aktenzeichen') is null) then 'incomplete_extraction'
+        when legacy_id is not null and exists (select from outbox_messages o
+            where o.idempotency_key = 'creditor_debt_update:' || m.id || ':0' and o.outcome = 'stale_plan') then 'unmarked'
         when is_old and processing_status not in ('completed', 'not_creditor_reply', 'failed') then 'stalled'
-    end as kind from mails
+    end as kind from mails m
 )
 select id, kind from wrong where kind is not null order by id";
 
@@ -64,6 +66,9 @@ pub enum Kind {
     Stalled,
     /// A person has to decide, since the mail does not say enough.
     IncompleteExtraction,
+    /// The replaced service has written it, and MongoDB has another amount since, or the entry cannot be told: nothing keeps an older mail
+    /// from it.
+    Unmarked,
 }
 
 /// How bad it is.
@@ -101,6 +106,7 @@ impl Kind {
             "missing_record" => Kind::MissingRecord,
             "incomplete_extraction" => Kind::IncompleteExtraction,
             "stalled" => Kind::Stalled,
+            "unmarked" => Kind::Unmarked,
             _ => return None,
         })
     }
@@ -114,6 +120,7 @@ impl Kind {
             Kind::ProcessingFailed => "processing_failed",
             Kind::Stalled => "stalled",
             Kind::IncompleteExtraction => "incomplete_extraction",
+            Kind::Unmarked => "unmarked",
         }
     }
 
@@ -122,7 +129,7 @@ impl Kind {
             Kind::AmountMismatch => Severity::Critical,
             Kind::MissingRecord | Kind::ProcessingFailed => Severity::High,
             Kind::Stalled => Severity::Medium,
-            Kind::IncompleteExtraction => Severity::Low,
+            Kind::IncompleteExtraction | Kind::Unmarked => Severity::Low,
         }
     }
 
@@ -131,7 +138,8 @@ impl Kind {
             Kind::AmountMismatch
             | Kind::MissingRecord
             | Kind::ProcessingFailed
-            | Kind::IncompleteExtraction => Plan::ManualReview,
+            | Kind::IncompleteExtraction
+            | Kind::Unmarked => Plan::ManualReview,
             Kind::Stalled => Plan::Stalled,
         }
     }

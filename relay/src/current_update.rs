@@ -4,6 +4,7 @@
 use crate::{
     debt_update::{self, Head, Reading},
     ledger::entries,
+    legacy::IMPORTED,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -131,6 +132,9 @@ pub async fn rebuilt(
         update.new_debt_amount = row.amount;
         update.stamp = row.stamp;
         (update.client_id, update.entry_key) = (Some(row.client_id), Some(row.entry_key));
+    }
+    if mail.is_imported {
+        update.hold.get_or_insert_with(|| IMPORTED.to_owned());
     }
     Ok(Some(update))
 }

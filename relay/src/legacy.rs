@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 pub use plan::IMPORTED;
 pub use report::{Imported, Problem};
 
-/// The source of every mail of the old service.
+/// The source of every mail of the old service, as far as its ids tell: a repeat by another provider is not known as one.
 const SOURCE: &str = "zendesk";
 
 /// What is imported, and how.
@@ -158,7 +158,7 @@ async fn import_page(
     for (mail, id) in new.into_iter().zip(ids) {
         match plan::plan(mail, id, history) {
             Ok(plan) => planned.push((mail.id, id, plan)),
-            Err(reason) => imported.leave_out("incoming_emails", mail.id, reason),
+            Err(reason) => imported.leave_out_email(mail.id, reason),
         }
     }
     if !wish.apply {
@@ -197,7 +197,7 @@ async fn store_halving(
                     [(old_id, _, _)] => {
                         let constraint = error.as_db_error().and_then(|server| server.constraint());
                         let reason = format!("refused by {}", constraint.unwrap_or("the type of a column"));
-                        imported.leave_out("incoming_emails", *old_id, &reason);
+                        imported.leave_out_email(*old_id, &reason);
                     }
                     part => parts.extend([part.split_at(part.len() / 2).1, part.split_at(part.len() / 2).0]),
                 }

@@ -229,16 +229,24 @@ async fn serve_admin(
 
 /// Removes what is old and reconciles, from when on this relay may work in the database: before, both are somebody else's.
 async fn tend(config: Config, context: Context, shutdown: CancellationToken) {
-    while check_postgres(&context).await.is_err() {
-        if shutdown.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_none() {
-            return;
-        }
+    if !is_admitted(&context, &shutdown).await {
+        return;
     }
     let Config { retention, mail_retention, .. } = config;
     if let Some(schedule) = config.reconcile {
         tokio::spawn(reconcile::run_regularly(context.clone(), schedule, shutdown.clone()));
     }
     maintenance::run(context.pool, retention, mail_retention, shutdown).await;
+}
+
+/// Waits until this relay may work in the database; false = it is stopped before.
+pub async fn is_admitted(context: &Context, shutdown: &CancellationToken) -> bool {
+    while check_postgres(context).await.is_err() {
+        if shutdown.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_none() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Looks for what the relay needs and says what is missing; the lanes work as far as they can meanwhile.

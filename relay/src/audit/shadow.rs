@@ -5,13 +5,15 @@
 
 use super::HEALTHY;
 use crate::{
-    client::{Client, StoredAmount},
+    client::StoredAmount,
     context::Context,
     ledger, mode,
+    mongo::Found,
     outcome::{Failure, FailureClass},
     reconcile::Stop,
     review,
 };
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use shared::columns::typed;
@@ -31,11 +33,12 @@ select c.client_id, c.entry_key, c.email_id, c.amount::text, (
 )
 from creditor_debts c where (c.client_id, c.entry_key) > ($1, $2) order by c.client_id, c.entry_key limit $3";
 
-/// A page of the mails that are held, each with its latest decision. By primary key, then `decisions_email`.
+/// A page of the mails that are held about an entry that was found, each with its latest decision: without a match the candidates are only
+/// where it might be. By primary key, then `decisions_email`.
 const HELD: &str = "
-select m.id, d.candidates, d.new_amount::text, d.old_amount::text
+select m.id, d.candidates, d.new_amount::text, d.old_amount::text, m.received_at
 from incoming_emails m cross join lateral (select * from decisions where email_id = m.id order by id desc limit 1) d
-where m.id > $1 and m.match_status = 'needs_review' and d.decision = 'held_for_review' order by m.id limit $2";
+where m.id > $1 and m.match_status = 'needs_review' and m.match_confidence is not null and d.decision = 'held_for_review' order by m.id limit $2";
 
 /// How the two services agree about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -51,7 +54,8 @@ pub enum Agreement {
     Missing,
     /// Here a person would have to decide, and MongoDB is as it was.
     Held,
-    /// Here a person would have to decide, and the old service has written something.
+    /// Here a person would have to decide, and the old service has written something: the amount is another one, or the entry was answered
+    /// at or after the mail's time, by this mail or a later one.
     HeldButWritten,
 }
 
@@ -109,8 +113,9 @@ pub async fn audit_shadow(context: &Context) -> Result<ShadowAudit, Stop> {
         .await?;
         let Some(last) = page.last() else { break };
         after = (last.get(0), last.get(1));
-        let meant =
-            page.iter().map(|row| meant(row.get(2), (row.get(0), row.get(1)), row.get(3), row.get(4)));
+        let meant = page
+            .iter()
+            .map(|row| (meant(row.get(2), (row.get(0), row.get(1)), row.get(3), row.get(4)), None));
         all.extend(judge(context, meant.collect(), write).await?);
     }
     let mut after = EmailId::MIN;
@@ -145,43 +150,42 @@ fn meant(
     }
 }
 
-/// The one entry that a held mail means.
-fn held_entry(row: &Row) -> Option<Disagreement> {
+/// The one entry that a held mail means, and the mail's time.
+fn held_entry(row: &Row) -> Option<(Disagreement, Option<Timestamp>)> {
     let candidates: Value = row.get(1);
     let mut pairs = review::pairs(&candidates);
     let ((client, entry), None) = (pairs.next()?, pairs.next()) else { return None };
     let text = |value: &Value, name: &str| Some(value.get(name)?.as_str()?.to_owned());
-    Some(meant(row.get(0), (text(client, "client_id")?, text(entry, "entry_key")?), row.get(2), row.get(3)))
+    let key = (text(client, "client_id")?, text(entry, "entry_key")?);
+    Some((meant(row.get(0), key, row.get(2), row.get(3)), row.get(4)))
 }
 
-/// What MongoDB has for each.
+/// What MongoDB has for each; whether it was answered since the time that stands beside it is part of the judgement.
 async fn judge(
     context: &Context,
-    mut entries: Vec<Disagreement>,
-    judgement: fn(&Disagreement) -> Agreement,
+    mut entries: Vec<(Disagreement, Option<Timestamp>)>,
+    judgement: fn(&Disagreement, bool) -> Agreement,
 ) -> Result<Vec<Disagreement>, Stop> {
-    let ids: BTreeSet<&str> = entries.iter().map(|entry| entry.client_id.as_str()).collect();
+    let ids: BTreeSet<&str> = entries.iter().map(|(entry, _)| entry.client_id.as_str()).collect();
     let ids: Vec<&str> = ids.into_iter().collect();
     let found = context.clients.find_by_ids(&ids).await.map_err(Stop::MongoAway)?;
-    let clients: HashMap<&str, &Client> =
-        found.iter().map(|found| (found.client.client_id.as_str(), &found.client)).collect();
-    for meant in &mut entries {
-        let client = clients.get(meant.client_id.as_str());
-        let mut named = client
-            .into_iter()
-            .flat_map(|client| &client.entries)
-            .filter(|entry| entry.entry_key == meant.entry_key);
+    let clients: HashMap<&str, &Found> =
+        found.iter().map(|found| (found.client.client_id.as_str(), found)).collect();
+    for (meant, since) in &mut entries {
+        let Some(found) = clients.get(meant.client_id.as_str()) else { continue };
+        let mut named = found.client.entries.iter().filter(|entry| entry.entry_key == meant.entry_key);
         if let (Some(entry), None) = (named.next(), named.next())
             && entry.stored != StoredAmount::Unreadable
         {
             meant.mongodb_amount = entry.stored.known();
-            meant.agreement = judgement(meant);
+            let answered = found.response_received_at(entry);
+            meant.agreement = judgement(meant, answered.zip(*since).is_some_and(|(at, since)| at >= since));
         }
     }
-    Ok(entries)
+    Ok(entries.into_iter().map(|(meant, _)| meant).collect())
 }
 
-fn write(entry: &Disagreement) -> Agreement {
+fn write(entry: &Disagreement, _: bool) -> Agreement {
     match entry.mongodb_amount {
         now if now == entry.shadow_amount => Agreement::Equal,
         now if now == entry.found_amount => Agreement::NotWritten,
@@ -189,8 +193,12 @@ fn write(entry: &Disagreement) -> Agreement {
     }
 }
 
-fn held(entry: &Disagreement) -> Agreement {
-    if entry.mongodb_amount == entry.found_amount { Agreement::Held } else { Agreement::HeldButWritten }
+fn held(entry: &Disagreement, is_answered: bool) -> Agreement {
+    if entry.mongodb_amount == entry.found_amount && !is_answered {
+        Agreement::Held
+    } else {
+        Agreement::HeldButWritten
+    }
 }
 
 fn sum_up(entries: Vec<Disagreement>) -> ShadowAudit {

@@ -9,7 +9,7 @@ use clap::Args;
 use shared::message::EmailId;
 use std::process::ExitCode;
 
-/// Without --apply it only says what would be removed. DATABASE_URL logs in as the owner of the tables: no role may. MongoDB and Zendesk are not touched: they have their own owners.
+/// Without --apply it only says what would be removed. DATABASE_URL logs in as the owner of the tables: no role may. MongoDB, Zendesk, the databases of the replaced service and of a trial are not touched: they have their own owners.
 #[derive(Debug, Args)]
 pub(super) struct Erase {
     /// The client's case number; 2024/118 and 2024_118 are the same
@@ -75,7 +75,9 @@ fn print_words(erased: &Erased) {
             ids.join(", ")
         );
     }
-    println!("MongoDB, the ticket system, letters that were sent, and backups are not touched");
+    println!(
+        "not touched: MongoDB, the ticket system, the databases of the replaced service and of a trial (RELAY_SHADOW), letters that were sent, backups"
+    );
     if erased.dry_run {
         println!("nothing was changed: --apply removes");
     }

@@ -13,7 +13,7 @@ use shared::{
 };
 use std::{path::Path, process::ExitCode};
 
-/// Without --apply it only says what would be imported. DATABASE_URL logs in as the owner of the tables. Stop the old service first; a repeat imports what is still missing.
+/// Without --apply it only says what would be imported. DATABASE_URL logs in as the owner of the tables. Stop the old service first; a repeat imports what is still missing. Exit 1 also where a mail was left out for a problem in its row.
 #[derive(Debug, Args)]
 pub(super) struct ImportLegacy {
     /// The old service's Postgres, as postgres://user:password@host:port/name; it is only read
@@ -53,7 +53,7 @@ impl ImportLegacy {
         } else {
             print_words(&imported);
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if imported.left_out_emails == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn old_database(&self) -> Result<Secret, String> {
@@ -86,7 +86,7 @@ fn print_words(imported: &Imported) {
     }
     let (keys, new, known) = (imported.keys, imported.imported_keys, imported.known_keys);
     println!("{keys} keys that have not expired: {new} {word}, {known} here already");
-    println!("{} rows left out", imported.left_out);
+    println!("{} rows left out, {} of them emails", imported.left_out, imported.left_out_emails);
     for problem in &imported.problems {
         println!("  {} {}: {}", problem.table, problem.id, problem.reason);
     }

@@ -41,6 +41,8 @@ pub struct Imported {
     pub known_keys: u64,
     /// Rows that were left out.
     pub left_out: usize,
+    /// Mails among them, for a problem in their row.
+    pub left_out_emails: usize,
     /// The first of them.
     pub problems: Vec<Problem>,
 }
@@ -71,6 +73,11 @@ impl Imported {
             }
         };
         *counter += 1;
+    }
+
+    pub(super) fn leave_out_email(&mut self, id: i64, reason: &str) {
+        self.left_out_emails += 1;
+        self.leave_out("incoming_emails", id, reason);
     }
 
     pub(super) fn leave_out(&mut self, table: &'static str, id: i64, reason: &str) {

@@ -6,6 +6,7 @@
 )]
 
 use crate::client::{Client, Entry, Fence, Identity, StoredAmount};
+use jiff::Timestamp;
 use mongodb::bson::{
     Bson, DateTime, RawArrayBuf, RawBson, RawBsonRef, RawDocument, RawDocumentBuf,
     raw::{BindRawBsonRef, CString},
@@ -44,6 +45,13 @@ impl Found {
     fn as_read(&self, position: usize) -> Option<[Option<RawBsonRef<'_>>; AS_READ.len()]> {
         let list = self.document.get_array(LIST).ok()?;
         Some(fields_of(list.into_iter().nth(position)?.ok()?.as_document()?, AS_READ))
+    }
+
+    /// When an entry of it was answered, as its `response_received_at` says.
+    #[must_use]
+    pub fn response_received_at(&self, entry: &Entry) -> Option<Timestamp> {
+        let [_, _, received, _] = self.as_read(entry.position)?;
+        Timestamp::from_millisecond(received?.as_datetime()?.timestamp_millis()).ok()
     }
 
     /// Whether an entry can only be addressed by its position.

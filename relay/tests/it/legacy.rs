@@ -91,6 +91,7 @@ async fn a_dry_run_says_what_would_be_and_a_repeat_imports_nothing_new() {
     let numbers: Vec<i64> = numbers.iter().map(|name| done[name].as_i64().unwrap()).collect();
     assert_eq!(numbers, [10, 10, 3, 1, 1, 1, 3, 1, 1], "{done}");
     assert_eq!((&done["keys"], &done["imported_keys"], &done["left_out"]), (&2.into(), &1.into(), &2.into()));
+    assert_eq!(done["left_out_emails"], 0);
     let problems = done["problems"].to_string();
     assert!(
         problems.contains(r#""table":"outbox_messages""#) && problems.contains("idempotency_keys"),
@@ -182,6 +183,12 @@ async fn what_somebody_has_changed_since_gets_no_mark_and_the_older_mails_wait_f
     cutover.world.once().await;
     assert_eq!(cutover.world.amount("b").await, Some(640.0));
     assert_eq!(cutover.message(2).await, "creditor_debt_update stale_plan");
+    let (_, audit, _) = cutover.world.relay(&["audit", "--lookback-days", "3650", "--json"]).await;
+    let audit: Value = serde_json::from_str(&audit).unwrap();
+    let findings = audit["findings"].as_array().unwrap();
+    let unmarked: Vec<&Value> = findings.iter().filter(|finding| finding["kind"] == "unmarked").collect();
+    assert_eq!(unmarked.len(), 1, "{audit}");
+    assert_eq!(unmarked[0]["email_id"], cutover.id(2).await);
     assert_eq!(cutover.message(3).await, "creditor_debt_update held_for_review");
     assert_eq!(cutover.message(6).await, "email_extraction extracted, creditor_debt_update held_for_review");
     // Nor does a replay write over it.
@@ -189,6 +196,30 @@ async fn what_somebody_has_changed_since_gets_no_mark_and_the_older_mails_wait_f
     cutover.world.json_of(&["replay", "--email", &two]).await;
     cutover.world.once().await;
     assert_eq!(cutover.world.amount("b").await, Some(640.0));
+    // A person says what is right, and the entry has its mark.
+    cutover.world.json_of(&["review", "accept", &two, "--amount", "640"]).await;
+    cutover.world.once().await;
+    let entry = &cutover.world.entries().await[0];
+    assert_eq!(entry.get_document("_relay").unwrap().get_i64("email").unwrap(), cutover.id(2).await);
+}
+
+#[tokio::test]
+async fn an_imported_mail_that_was_read_here_is_written_again_by_a_person_only() {
+    let cutover = Cutover::new().await;
+    cutover.import_json(&["--apply"]).await;
+    cutover.world.once().await;
+    let seven = cutover.id(7).await;
+    assert_eq!(cutover.world.amount("b").await, Some(910.0));
+    // Its messages have left, and the ledger is not that of this database any more.
+    cutover.world.run("delete from outbox_messages; delete from creditor_debts").await;
+    let edited = doc! { "$set": { "final_creditor_list.0.current_debt_amount": 640.0 }, "$unset": { "final_creditor_list.0._relay": "" } };
+    cutover.world.mongo.clients.update_one(doc! { "aktenzeichen": "2024_118" }, edited).await.unwrap();
+    cutover.world.json_of(&["replay", "--email", &seven.to_string()]).await;
+    cutover.world.once().await;
+    assert_eq!(cutover.message(7).await, "creditor_debt_update held_for_review");
+    assert_eq!(cutover.world.amount("b").await, Some(640.0));
+    let held = cutover.world.json_of(&["review", "list"]).await.to_string();
+    assert!(held.contains("whether MongoDB has had newer amounts since is not known"), "{held}");
 }
 
 #[tokio::test]
@@ -248,7 +279,9 @@ async fn what_is_no_old_database_or_has_several_tenants_is_refused_and_one_bad_r
     )
     .await
     .unwrap();
-    let done = cutover.import_json(&["--apply", "--kanzlei", "k1"]).await;
+    let (code, said, _) = cutover.import(&["--apply", "--kanzlei", "k1", "--json"]).await;
+    let done: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &done["left_out_emails"]), (1, &1.into()), "nobody overlooks a mail that is not here");
     assert_eq!((&done["emails"], &done["imported"]), (&9.into(), &8.into()), "{done}");
     assert!(done["problems"].to_string().contains(r#""id":8"#), "{done}");
 }

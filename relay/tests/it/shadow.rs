@@ -2,8 +2,10 @@
 
 use crate::world::{Update, World, seeblick, turmhaus};
 use mongodb::bson::{Document, doc};
+use relay::relay::is_admitted;
 use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
+use tokio_util::sync::CancellationToken;
 
 struct Shadow(World);
 
@@ -117,6 +119,38 @@ async fn the_audit_tells_what_the_old_service_did_otherwise() {
 }
 
 #[tokio::test]
+async fn a_mail_that_the_old_service_had_written_before_it_was_held_here_is_told() {
+    let shadow = Shadow::new().await;
+    let world = &shadow.0;
+    // A made-up amount, which is there when the shadow relay comes to the mail.
+    shadow.old_writes(0, 100.0).await;
+    let answered = mongodb::bson::DateTime::parse_rfc3339_str("2026-05-01T00:00:07Z").unwrap();
+    let set = doc! { "$set": { "final_creditor_list.0.response_received_at": answered } };
+    world.mongo.clients.update_one(doc! {}, set).await.unwrap();
+    let held = world.commit(Update { amount: None, ..Update::of("0", "2026-05-01T00:00:00Z") }).await;
+    let later = world.commit(Update { amount: None, ..Update::of("0", "2026-05-02T00:00:00Z") }).await;
+    shadow.once().await;
+    let (_, audit) = shadow.audit().await;
+    assert_eq!(audit["by_agreement"].to_string(), r#"{"held":1,"held_but_written":1}"#, "{audit}");
+    assert_eq!(audit["findings"][0]["email_id"], held);
+    assert_ne!(audit["findings"][0]["email_id"], later, "nothing was written since it came");
+}
+
+#[tokio::test]
+async fn a_mail_that_is_held_without_a_match_is_compared_with_no_entry() {
+    let world = World::new().await;
+    let mut entry = turmhaus("b");
+    entry.insert("current_debt_amount", 500.0);
+    world.client(vec![entry]).await;
+    let shadow = Shadow(world);
+    let id = shadow.0.commit(seeblicks("310", "2026-03-01T00:00:00Z")).await;
+    shadow.once().await;
+    assert_eq!(shadow.0.state(id).await, "done/held_for_review/0");
+    let (code, audit) = shadow.audit().await;
+    assert_eq!((code, &audit["compared"]), (0, &0.into()), "{audit}");
+}
+
+#[tokio::test]
 async fn relays_that_write_and_relays_that_watch_never_share_a_database() {
     let shadow = Shadow::new().await;
     let world = &shadow.0;
@@ -150,6 +184,16 @@ async fn relays_that_write_and_relays_that_watch_never_share_a_database() {
     assert!(code == 1 && said.contains("needs one of its own"), "{said}");
     let (code, _, said) = live.0.relay(&["run", "--shadow=perhaps"]).await;
     assert!(code == 64 && said.contains("RELAY_SHADOW must be true or false"), "{said}");
+}
+
+#[tokio::test]
+async fn a_relay_that_is_refused_removes_nothing_and_reconciles_nothing() {
+    let (shadow, live) = (Shadow::new().await, Shadow::new().await);
+    shadow.once().await;
+    let stopped = CancellationToken::new();
+    stopped.cancel();
+    assert!(!is_admitted(&shadow.0.context().await, &stopped).await, "it would wait, and nothing begins");
+    assert!(is_admitted(&live.0.context().await, &stopped).await);
 }
 
 #[tokio::test]
