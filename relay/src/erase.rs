@@ -46,8 +46,8 @@ pub struct Erased {
     pub acts: u64,
     /// Reports of reconciliations.
     pub reports: u64,
-    /// Mails that may be about this client, or about one of the same name, and those that nobody has read but that say the number or the
-    /// name: a person has to tell, and name them with `--email`.
+    /// Mails that may be about this client, or about one of the same name; that nobody has read but that say the number or the name; or
+    /// that wait to be written by a number that nobody is known by: a person has to tell, and name them with `--email`.
     pub undecided_emails: Vec<EmailId>,
 }
 

@@ -43,7 +43,8 @@ const WORD: &str =
     r"'(?<![[:alnum:]])' || regexp_replace(word, '([^[:alnum:]])', '\\\1', 'g') || '(?![[:alnum:]])'";
 
 /// The mails about the client; $3 = mails that a person knows to be. $4 = the numbers as a pattern: a mail that nobody has read, or found
-/// the client of, says it in its own words only. Walks mails, decisions and outbox: for people, not for loops.
+/// the client of, says it in its own words only. `torn`: what is still to be written goes to somebody else, or by a number that nobody is
+/// known by. Walks mails, decisions and outbox: for people, not for loops.
 static CONCERNED: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -60,6 +61,12 @@ with decided as materialized (
     union select unnest($3::bigint[])
 ), named as materialized (
     select m.id as email_id, {NAME} as name from incoming_emails m where m.extracted_data ->> 'client_name' is not null
+), torn as materialized (
+    select aggregate_id::bigint as email_id, id is not null or exists (
+        select from creditor_debts c where c.aktenzeichen in (number, translate(number, '/', '_'), translate(number, '_', '/'))) as is_known
+    from (select aggregate_id, payload ->> 'client_id' as id, payload ->> 'client_aktenzeichen' as number from outbox_messages
+        where processed_at is null and aggregate_id ~ '^[0-9]{{1,18}}$' and aggregate_id <> all($3::bigint[]::text[])) o
+    where coalesce(id, number) is not null and not coalesce(id = any($2), false) and not coalesce(number = any($1), false)
 ), patterns as materialized (
     select array_agg({WORD}) as words
     from (select distinct name from named where email_id in (select email_id from certain) and name like '% %') n
@@ -74,14 +81,10 @@ with decided as materialized (
     where m.text_removed_at is null and (t.text ~* $4
         or m.match_status is distinct from 'auto_matched' and exists (select from patterns p where t.text ~* all (p.words)))
 )
-select m.id, m.id in (select email_id from certain),
+select m.id, m.id in (select email_id from certain) and m.id not in (select email_id from torn where not is_known),
     m.id in (select email_id from decided where is_other and counts
         union select email_id from creditor_debts where client_id <> all($2) and (aktenzeichen is null or aktenzeichen <> all($1))
-        union select aggregate_id::bigint from outbox_messages
-        where processed_at is null and aggregate_id <> all($3::bigint[]::text[]) and aggregate_id ~ '^[0-9]{{1,18}}$'
-            and coalesce(payload ->> 'client_id', payload ->> 'client_aktenzeichen') is not null
-            and not coalesce(payload ->> 'client_id' = any($2), false)
-            and not coalesce(payload ->> 'client_aktenzeichen' = any($1), false))
+        union select email_id from torn where is_known)
 from incoming_emails m
 where m.id in (select email_id from certain union select email_id from possible)
 order by m.id"

@@ -286,11 +286,16 @@ async fn a_mail_that_has_been_written_to_the_client_and_waits_for_another_is_not
     let world = World::new().await;
     world.client(vec![turmhaus("b")]).await;
     another_client(&world).await;
-    let [held, waiting] =
-        [mail(&world, Update::default()).await, mail(&world, Update::of("5", "2026-02-18T00:00:00Z")).await];
+    let others = Update { aktenzeichen: "2024/999", ..Update::of("77", "2026-02-16T00:00:00Z") };
+    world.commit(others).await;
+    let mut emails = Vec::new();
+    for day in ["2026-02-17T00:00:00Z", "2026-02-18T00:00:00Z", "2026-02-19T00:00:00Z"] {
+        emails.push(mail(&world, Update::of("900", day)).await);
+    }
     world.once().await;
-    for email in [held, waiting] {
-        let payload = json!({ "email_id": email, "client_aktenzeichen": "2024_999", "new_debt_amount": "8" });
+    let [held, waiting, unknown] = emails.try_into().unwrap();
+    for (email, number) in [(held, "2024_999"), (waiting, "2024/999"), (unknown, "77120934")] {
+        let payload = json!({ "email_id": email, "client_aktenzeichen": number, "new_debt_amount": "8" });
         world.message("creditor_debt_update", email, payload).await;
     }
     // One has been looked at, and a person has to decide about the other client.
@@ -302,9 +307,21 @@ async fn a_mail_that_has_been_written_to_the_client_and_waits_for_another_is_not
     world.sql.execute(decision, &[&held, &other]).await.unwrap();
     let erased = world.json_of(&["erase", "--client", "2024/118", "--apply"]).await;
     assert_eq!((&erased["emails"], &erased["shared_emails"]), (&0.into(), &2.into()), "{erased}");
-    let left =
-        world.row("select count(*), count(*) filter (where processed_at is null) from outbox_messages").await;
-    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (2, 1), "the other client's updates stay");
+    assert_eq!(erased["undecided_emails"], json!([unknown]), "nobody is known by that number");
+    let left = format!(
+        "select string_agg(aggregate_id, ' ' order by id) from outbox_messages where payload ->> 'new_debt_amount' = '8' and aggregate_id <> '{unknown}'"
+    );
+    let left = world.row(&left).await.get::<_, String>(0);
+    assert_eq!(left, format!("{held} {waiting}"), "the other client's updates stay");
+    let named = ["erase", "--client", "2024/118", "--email", &unknown.to_string(), "--apply"];
+    assert_eq!(world.json_of(&named).await["emails"], 1);
+    assert_eq!(
+        world
+            .row(&format!("select count(*) from outbox_messages where aggregate_id = '{unknown}'"))
+            .await
+            .get::<_, i64>(0),
+        0
+    );
     // The latest decision is still the latest.
     let latest = world
         .row(&format!(
