@@ -96,7 +96,8 @@ impl App {
 
     /// Reads what is only looked at when somebody asks for the metrics.
     pub fn measure(&self) {
-        telemetry::measure(&self.readiness, self.store.database(), self.store.depth(), self.bodies.held());
+        telemetry::measure(&self.readiness, self.store.depth(), self.bodies.held());
+        self.store.database().measure();
     }
 
     async fn answer(

@@ -5,7 +5,6 @@
 
 use crate::{
     access::Access,
-    database::Database,
     endpoint::{DEBT_UPDATE_SOURCE, Endpoint},
     problem::Problem,
     request_trace::RequestTrace,
@@ -203,7 +202,7 @@ pub fn begin(access: &Access) {
 }
 
 /// Reads what is only looked at when somebody asks for the metrics.
-pub fn measure(readiness: &Readiness, database: &Database, queue_depth: usize, queue_bytes: usize) {
+pub fn measure(readiness: &Readiness, queue_depth: usize, queue_bytes: usize) {
     let set = |name: &'static str, value: usize| {
         #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
         gauge!(name).set(value as f64);
@@ -211,5 +210,4 @@ pub fn measure(readiness: &Readiness, database: &Database, queue_depth: usize, q
     set("ingest_queue_depth", queue_depth);
     set("ingest_queue_bytes", queue_bytes);
     set("ingest_ready", usize::from(readiness.problems().is_empty()));
-    database.measure();
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use shared::{outbox::POKE, postgres::Connection};
 use std::collections::BTreeSet;
 
-pub use plan::IMPORTED;
+pub use mail_row::IMPORTED;
 pub use report::{Imported, Problem};
 
 /// The source of every mail of the old service, as far as its ids tell: a repeat by another provider is not known as one.
@@ -144,10 +144,10 @@ async fn import_page(
     imported: &mut Imported,
 ) -> Result<(), LegacyError> {
     let ids: Vec<i64> = page.iter().map(|mail| mail.id).collect();
-    let webhook_ids: Vec<String> = page.iter().map(plan::webhook_id).collect();
+    let webhook_ids: Vec<String> = page.iter().map(mail_row::webhook_id).collect();
     let (known, known_webhooks) = store::known(connection, &ids, &webhook_ids).await?;
     let is_new =
-        |mail: &&OldMail| !known.contains(&mail.id) && !known_webhooks.contains(&plan::webhook_id(mail));
+        |mail: &&OldMail| !known.contains(&mail.id) && !known_webhooks.contains(&mail_row::webhook_id(mail));
     let new: Vec<&OldMail> = page.iter().filter(is_new).collect();
     imported.known += page.len() - new.len();
     let ids = match wish.apply {

@@ -3,11 +3,35 @@
 use super::{
     content::Content,
     old::{OldMail, Row},
-    plan::{IMPORTED, Way, webhook_id},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared::message::{EmailId, Operation};
+
+/// Why an amount of an imported mail is written only by a person's decision, whoever enqueues it again.
+pub const IMPORTED: &str =
+    "an email of the replaced service: whether MongoDB has had newer amounts since is not known";
+
+/// How far the replaced service came with a mail.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It has written it.
+    Written,
+    /// An update waits or has run out of attempts.
+    Unfinished,
+    /// Nobody has read it, or nobody knows what became of it.
+    Unread,
+    /// No creditor's reply.
+    NoReply,
+    /// Ended without an amount in MongoDB.
+    Undecided,
+}
+
+/// The webhook's id, by which a repeat is known; where the provider gave none, nobody will repeat it by a name that we could know.
+pub(super) fn webhook_id(mail: &OldMail) -> String {
+    let given = mail.row.text("zendesk_webhook_id").filter(|id| id.chars().count() <= 255);
+    given.unwrap_or_else(|| format!("legacy:{}", mail.id))
+}
 
 /// The columns of `incoming_emails`.
 pub(super) fn mail_row(

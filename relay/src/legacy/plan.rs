@@ -6,7 +6,7 @@
 
 use super::{
     content::{Content, Who, content, exact},
-    mail_row::mail_row,
+    mail_row::{IMPORTED, Way, mail_row, webhook_id},
     old::{OldMail, Row},
 };
 use crate::debt_update;
@@ -17,9 +17,6 @@ use shared::message::{
 };
 use std::collections::HashMap;
 
-/// 2015-01-01T00:00:00Z, as for every mail: before the replaced service existed.
-const EARLIEST_SECOND: i64 = 1_420_070_400;
-
 const LATER: &str =
     "the replaced service has later written another mail that may be about the same client or creditor entry";
 const LATER_UNREAD: &str = "left unread by the replaced service, which has written later mails: this amount may be older than theirs";
@@ -28,24 +25,9 @@ const NO_MATCH: &str =
     "the replaced service has found no client or creditor for it, which it also said when MongoDB was away";
 const NOT_EXACT: &str = "the amount that the replaced service left cannot be read exactly";
 const NOT_AS_READ: &str = "the replaced service would have written another amount than it had read";
-/// Why an amount of an imported mail is written only by a person's decision, whoever enqueues it again.
-pub const IMPORTED: &str =
-    "an email of the replaced service: whether MongoDB has had newer amounts since is not known";
 
-/// How far the replaced service came with a mail.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// It has written it.
-    Written,
-    /// An update waits or has run out of attempts.
-    Unfinished,
-    /// Nobody has read it, or nobody knows what became of it.
-    Unread,
-    /// No creditor's reply.
-    NoReply,
-    /// Ended without an amount in MongoDB.
-    Undecided,
-}
+/// 2015-01-01T00:00:00Z, as for every mail: before the replaced service existed.
+const EARLIEST_SECOND: i64 = 1_420_070_400;
 
 /// What one mail came to, for the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,12 +107,6 @@ impl History {
         };
         latest.is_some_and(|latest| latest >= received_at)
     }
-}
-
-/// The webhook's id, by which a repeat is known; where the provider gave none, nobody will repeat it by a name that we could know.
-pub(super) fn webhook_id(mail: &OldMail) -> String {
-    let given = mail.row.text("zendesk_webhook_id").filter(|id| id.chars().count() <= 255);
-    given.unwrap_or_else(|| format!("legacy:{}", mail.id))
 }
 
 /// The sender's time, or that of arrival where there is none or it cannot be: in the future it would put the mail behind all others.
