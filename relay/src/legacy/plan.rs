@@ -6,7 +6,7 @@
 
 use super::{
     content::{Content, Who, content, exact},
-    mail_row::{IMPORTED, Way, mail_row, webhook_id},
+    mail_row::{IMPORTED, Way, mail_row},
     old::{OldMail, Row},
 };
 use crate::debt_update;
