@@ -82,7 +82,16 @@ impl Relay {
 
     /// Waits until it has said this.
     pub(crate) async fn says(&self, text: &str) {
-        until(|| async { self.log.lock().unwrap().contains(text) }).await;
+        self.says_one_of(&[text]).await;
+    }
+
+    /// Waits until it has said one of these.
+    pub(crate) async fn says_one_of(&self, texts: &[&str]) {
+        until(|| async {
+            let log = self.log.lock().unwrap();
+            texts.iter().any(|text| log.contains(text))
+        })
+        .await;
     }
 
     /// Whether it has said this until now.
