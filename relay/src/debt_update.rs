@@ -28,22 +28,22 @@ pub struct Reading {
     /// Whether the creditor's side says something in the matter.
     pub is_creditor_reply: bool,
     #[serde(default)]
-    client_name: Option<String>,
+    pub(crate) client_name: Option<String>,
     #[serde(default)]
-    client_aktenzeichen: Option<String>,
+    pub(crate) client_aktenzeichen: Option<String>,
     #[serde(default)]
-    creditor_name: Option<String>,
+    pub(crate) creditor_name: Option<String>,
     #[serde(default)]
-    debt_amount: Option<Amount>,
+    pub(crate) debt_amount: Option<Amount>,
     #[serde(default)]
-    reference_numbers: Vec<String>,
+    pub(crate) reference_numbers: Vec<String>,
     #[serde(default)]
-    confidence: Option<f64>,
+    pub(crate) confidence: Option<f64>,
     #[serde(default)]
-    summary: Option<String>,
+    pub(crate) summary: Option<String>,
     /// Of a mail of the replaced service: why no amount of it is written without a person.
     #[serde(default)]
-    hold: Option<String>,
+    pub(crate) hold: Option<String>,
 }
 
 impl From<&ExtractedEntities> for Reading {

@@ -9,7 +9,7 @@ use super::{
     mail_row::{IMPORTED, Way, mail_row},
     old::{OldMail, Row},
 };
-use crate::debt_update;
+use crate::debt_update::{self, Head, Reading};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared::message::{
@@ -230,30 +230,19 @@ fn update(
     stamp: Stamp,
     hold: Option<&str>,
 ) -> CreditorDebtUpdate {
-    let mut update = CreditorDebtUpdate {
-        email_id,
-        client_name: content.client_name.as_deref().map(|text| debt_update::cut(text, 120)),
-        client_aktenzeichen: content.client_aktenzeichen.as_deref().map(|text| debt_update::cut(text, 40)),
-        creditor_email: debt_update::cut(&content.creditor_email, 254),
-        creditor_name: content.creditor_name.as_deref().map(|text| debt_update::cut(text, 120)),
-        new_debt_amount: content.amount,
-        response_text: content.response_text.as_deref().map(|text| debt_update::cut(text, 300)),
-        reference_numbers: content
-            .reference_numbers
-            .iter()
-            .take(10)
-            .map(|text| debt_update::cut(text, 60))
-            .collect(),
-        extraction_confidence: content.confidence,
-        received_at,
-        stamp,
-        origin: Origin::Mail,
-        decided_by: None,
-        client_id: None,
-        entry_key: None,
-        expected: None,
+    let head = Head { email_id, from_email: &content.creditor_email, received_at };
+    let reading = Reading {
+        is_creditor_reply: true,
+        client_name: content.client_name.clone(),
+        client_aktenzeichen: content.client_aktenzeichen.clone(),
+        creditor_name: content.creditor_name.clone(),
+        debt_amount: content.amount,
+        reference_numbers: content.reference_numbers.clone(),
+        confidence: content.confidence,
+        summary: content.response_text.clone(),
         hold: hold.map(str::to_owned),
     };
+    let mut update = debt_update::of_reading(head, &reading, stamp);
     debt_update::make_fit(&mut update);
     update
 }
