@@ -32,6 +32,9 @@ HELP = """deploy/dev: the one entry for a developer's machine.
   deploy/dev test [ARGS]    servers up, the whole test suite (cargo nextest where installed, else cargo test; ARGS are
                             passed to it), then everything that this started is stopped
   deploy/dev bench NAME     measures, and prints one JSON object per result; without a name it lists what can be measured
+  deploy/dev chaos --minutes M --seed S
+                            ingests, relays, Postgres and MongoDB under load and seeded faults, and a checker that compares every
+                            answer with what is stored; --help lists its options
   deploy/dev up             starts Postgres and MongoDB (a replica set of one node) and leaves them running
   deploy/dev down           stops them
   deploy/dev env            prints exports for a shell:  eval "$(deploy/dev env)"
@@ -176,6 +179,12 @@ class Dev:
             code, _ = run_in_session(command, self.checkout, TEST_SECONDS, env=env)
         return code if code >= 0 else 128 - code
 
+    def chaos(self, arguments: List[str]) -> int:
+        """Builds the programs and the run, as the tests are built, and carries it out on servers of its own."""
+        from .chaos import chaos
+
+        return chaos(self.checkout, arguments, self.mongod)
+
     def run(self, arguments: List[str]) -> int:
         """The demo."""
         _only("run", arguments, "--once")
@@ -225,13 +234,13 @@ def main(checkout: Path, arguments: List[str]) -> int:
             # a terminal without UTF-8 gets question marks, not a traceback
             stream.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help", "help") or (
-        arguments[0] != "bench" and arguments[1:] in (["-h"], ["--help"])
+        arguments[0] not in ("bench", "chaos") and arguments[1:] in (["-h"], ["--help"])
     ):
         print(HELP, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     commands: Dict[str, Callable[[Dev, List[str]], int]] = {
         "run": Dev.run, "test": Dev.test, "bench": Dev.bench, "up": Dev.up, "down": Dev.down, "env": Dev.env, "logs": Dev.logs,
-        "package": Dev.package, "check": Dev.check,
+        "package": Dev.package, "check": Dev.check, "chaos": Dev.chaos,
     }
     try:
         install_signal_handlers()

@@ -260,6 +260,18 @@ def prometheus(folder: Path) -> Tuple[str, str]:
     return program, tool
 
 
+def faketime(folder: Path) -> str:
+    """libfaketime for programs with threads: the system's, or Debian's package unpacked into `folder`."""
+    name = "libfaketimeMT.so.1"
+    found = sorted(Path("/usr/lib").glob(f"*/faketime/{name}"))
+    if not found and not folder.exists():
+        _unpack_package("libfaketime", folder)
+    found = found or sorted(folder.glob(f"usr/lib/*/faketime/{name}"))
+    if not found:
+        raise Problem(f"{name} is not in the package libfaketime")
+    return str(found[0])
+
+
 def _unpack_package(package: str, folder: Path) -> None:
     by_hand = f"Put the programs of the Debian package {package} on PATH"
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
@@ -267,7 +279,7 @@ def _unpack_package(package: str, folder: Path) -> None:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    step(f"fetching the package {package} by apt (20 MB, once)")
+    step(f"fetching the package {package} by apt (once)")
     download = ["sh", "-c", 'cd "$1" && exec apt-get download "$2"', "apt-get download", str(part), package]
     if not _succeeds(["apt-cache", "show", package]):
         with undisturbed():

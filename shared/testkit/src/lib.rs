@@ -1,7 +1,7 @@
 //! What only tests and benches use: real servers, isolated per test.
 //!
 //! - [`Database`]: a migrated Postgres database of its own
-//! - [`PostgresServer`]: a Postgres server of its own, to be crashed
+//! - [`PostgresServer`]: a Postgres server of its own, to be crashed, frozen and killed; [`SmallDisk`]: to run full
 //! - [`MongoDatabase`]: a MongoDB database of its own
 //! - [`ReplicaSet`]: MongoDB servers of its own, to be stopped, frozen and killed
 //! - [`report`]: what benches print
@@ -26,6 +26,7 @@ mod pgbouncer;
 mod postgres;
 mod postgres_server;
 pub mod report;
+mod small_disk;
 mod wire;
 
 pub use certificates::Authority;
@@ -34,7 +35,8 @@ pub use mongod::{Mongod, ReplicaSet};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Database, url_as};
 pub use postgres_server::PostgresServer;
-pub use wire::{HoldPoint, Wire};
+pub use small_disk::SmallDisk;
+pub use wire::{HoldPoint, Pace, Wire};
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -53,7 +55,9 @@ fn unique_name() -> String {
     format!("test_{now}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn free_port() -> u16 {
+/// A port of 127.0.0.1 that nobody listens on now.
+#[must_use]
+pub fn free_port() -> u16 {
     let random = RandomState::new().build_hasher().finish();
     let from = usize::try_from(random % 12_000).unwrap_or(0);
     let mut ports = PORTS.cycle().skip(from).take(PORTS.len());

@@ -3,7 +3,7 @@
 //! The program is the one that `MONGOD` names (`deploy/dev test` sets it), else the `mongod` on PATH. Everything listens on
 //! 127.0.0.1, and the processes and their data go with the value, also when the test fails.
 
-use crate::{Authority, certificates::private_to, free_port, unique_name};
+use crate::{Authority, Wire, certificates::private_to, free_port, unique_name};
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -31,11 +31,20 @@ const ELECTION_MS: i32 = 1500;
 /// The administrator of a protected server, and the password.
 const ADMIN: &str = "admin";
 
-/// How a server is protected; not at all by default.
-#[derive(Debug, Clone, Default)]
-struct Protection {
+/// How a server is set up.
+#[derive(Debug, Clone)]
+struct Setup {
     arguments: Vec<String>,
+    /// Whose certificates it is known by; None = it speaks no TLS.
     authority: Option<PathBuf>,
+    oplog_mib: u32,
+}
+
+impl Default for Setup {
+    /// Unprotected, and small, since several run at once.
+    fn default() -> Setup {
+        Setup { arguments: Vec::new(), authority: None, oplog_mib: 32 }
+    }
 }
 
 /// A replica set of a test's own.
@@ -45,12 +54,25 @@ pub struct ReplicaSet {
     pub url: String,
     /// Its servers, running at first.
     pub members: Vec<Mongod>,
+    /// The way to each of them, for its clients and the other members, where the set is [`ReplicaSet::behind_wires`].
+    pub wires: Vec<Wire>,
 }
 
 impl ReplicaSet {
     /// A set of this many members (an odd number), with a primary.
     pub async fn new(members: usize) -> ReplicaSet {
-        ReplicaSet::with(members, &Protection::default()).await
+        ReplicaSet::start(members, &Setup::default()).await.initiated(Vec::new()).await
+    }
+
+    /// One whose members are reached through wires only, and remember that many MiB of what they wrote. A member that starts
+    /// while its wire is cut does not find itself in the set.
+    pub async fn behind_wires(members: usize, oplog_mib: u32) -> ReplicaSet {
+        let set = ReplicaSet::start(members, &Setup { oplog_mib, ..Setup::default() }).await;
+        let mut wires = Vec::new();
+        for member in &set.members {
+            wires.push(Wire::to(&member.address()).await);
+        }
+        set.initiated(wires).await
     }
 
     /// One member that speaks TLS alone, as 127.0.0.1, with a certificate of this authority, and knows its users.
@@ -70,7 +92,8 @@ impl ReplicaSet {
         {
             arguments.extend([name.to_owned(), file.clone()]);
         }
-        let mut set = ReplicaSet::with(1, &Protection { arguments, authority: Some(authority) }).await;
+        let setup = Setup { arguments, authority: Some(authority), ..Setup::default() };
+        let mut set = ReplicaSet::start(1, &setup).await.initiated(Vec::new()).await;
         set.url = format!("{}&tls=true&tlsCAFile={file}", set.url);
         let member = set.members.first().expect("a set has members");
         member.admin(doc! { "createUser": ADMIN, "pwd": ADMIN, "roles": ["root"] }).await;
@@ -90,17 +113,24 @@ impl ReplicaSet {
         self.url_as(ADMIN, ADMIN, "admin")
     }
 
-    async fn with(members: usize, protection: &Protection) -> ReplicaSet {
-        let mut starting: JoinSet<Mongod> = (0..members).map(|_| Mongod::new(protection.clone())).collect();
+    async fn start(members: usize, setup: &Setup) -> ReplicaSet {
+        let mut starting: JoinSet<Mongod> = (0..members).map(|_| Mongod::new(setup.clone())).collect();
         let mut members = Vec::new();
         while let Some(member) = starting.join_next().await {
             members.push(member.expect("a mongod starts"));
         }
-        let addresses: Vec<String> = members.iter().map(Mongod::address).collect();
-        let url = format!("mongodb://{}/?replicaSet={SET}", addresses.join(","));
-        let set = ReplicaSet { url, members };
-        set.initiate(&addresses).await;
-        set
+        ReplicaSet { url: String::new(), members, wires: Vec::new() }
+    }
+
+    async fn initiated(mut self, wires: Vec<Wire>) -> ReplicaSet {
+        let addresses: Vec<String> = match wires.as_slice() {
+            [] => self.members.iter().map(Mongod::address).collect(),
+            wires => wires.iter().map(Wire::address).collect(),
+        };
+        self.wires = wires;
+        self.url = format!("mongodb://{}/?replicaSet={SET}", addresses.join(","));
+        self.initiate(&addresses).await;
+        self
     }
 
     async fn initiate(&self, addresses: &[String]) {
@@ -141,14 +171,14 @@ pub struct Mongod {
     client: Client,
     process: Option<Child>,
     folder: PathBuf,
-    protection: Protection,
+    setup: Setup,
 }
 
 impl Mongod {
-    async fn new(protection: Protection) -> Mongod {
+    async fn new(setup: Setup) -> Mongod {
         // Somebody else may have taken the port between the look and the start.
         for _ in 0..5 {
-            let mut member = Mongod::prepare(free_port(), protection.clone()).await;
+            let mut member = Mongod::prepare(free_port(), setup.clone()).await;
             member.process = Some(member.spawn());
             if member.serves().await {
                 return member;
@@ -157,9 +187,9 @@ impl Mongod {
         panic!("no mongod starts here; run the tests by `deploy/dev test`");
     }
 
-    async fn prepare(port: u16, protection: Protection) -> Mongod {
+    async fn prepare(port: u16, setup: Setup) -> Mongod {
         let host = ServerAddress::Tcp { host: "127.0.0.1".into(), port: Some(port) };
-        let tls = protection
+        let tls = setup
             .authority
             .clone()
             .map(|file| Tls::Enabled(TlsOptions::builder().ca_file_path(file).build()));
@@ -172,24 +202,24 @@ impl Mongod {
         let client = Client::with_options(options).expect("an address is all that a client needs");
         let folder = env::temp_dir().join(format!("{}_mongod", unique_name()));
         fs::create_dir_all(folder.join("data")).expect("a temporary folder");
-        Mongod { port, client, process: None, folder, protection }
+        Mongod { port, client, process: None, folder, setup }
     }
 
     fn spawn(&self) -> Child {
         let program =
             env::var_os("MONGOD").filter(|path| !path.is_empty()).unwrap_or_else(|| "mongod".into());
         let log = fs::File::create(self.folder.join("log")).expect("a log can be written");
-        // Small, since several run at once. Test commands: replication can be held back. The shutdown waits for nobody.
-        let port = self.port.to_string();
+        // Test commands: replication can be held back. The shutdown waits for nobody.
+        let (port, oplog) = (self.port.to_string(), self.setup.oplog_mib.to_string());
         let spawned = Command::new(&program)
             .args(["--port", &port, "--bind_ip", "127.0.0.1", "--nounixsocket", "--replSet", SET, "--quiet"])
-            .args(["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "32"])
+            .args(["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", &oplog])
             // Else the journal takes 300 MB before anything is written.
             .args(["--wiredTigerEngineConfigString", "log=(prealloc=false,file_max=10MB)"])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             .args(["--setParameter", "enableTestCommands=1"])
             .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"])
-            .args(&self.protection.arguments)
+            .args(&self.setup.arguments)
             .arg("--dbpath")
             .arg(self.folder.join("data"))
             .stdin(Stdio::null())
@@ -217,7 +247,8 @@ impl Mongod {
         true
     }
 
-    fn has_ended(&mut self) -> bool {
+    /// Whether it does not run, by itself or because it was ended.
+    pub fn has_ended(&mut self) -> bool {
         self.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|status| status.is_some()))
     }
 
@@ -273,10 +304,15 @@ impl Mongod {
 
     /// Starts it again, on the same port and data, and waits until it works as a member.
     pub async fn start(&mut self) {
-        self.process = Some(self.spawn());
+        self.launch();
         assert!(self.serves().await, "mongod has ended: {}", self.last_words());
         self.until("a working member", |hello| is(hello, "isWritablePrimary") || is(hello, "secondary"))
             .await;
+    }
+
+    /// Starts it again, and waits for nothing.
+    pub fn launch(&mut self) {
+        self.process = Some(self.spawn());
     }
 
     /// Ends it at once, as a power cut does.
@@ -301,6 +337,12 @@ impl Mongod {
     #[must_use]
     pub fn has_rolled_back(&self) -> bool {
         self.folder.join("data").join("rollback").exists()
+    }
+
+    /// Its number, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
     }
 
     fn signal(&self, name: &str) {

@@ -7,12 +7,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
+        tcp::{ReadHalf, WriteHalf},
     },
     sync::{oneshot, watch},
 };
@@ -35,7 +36,19 @@ struct State {
     whole: bool,
     /// A connection ends when this is no longer what it was, even if the wire has been mended meanwhile.
     cuts: u64,
+    /// A connection carries nothing any more when this is no longer what it was.
+    losses: u64,
     flows: bool,
+    pace: Option<Pace>,
+}
+
+/// How slowly a wire carries: so many bytes, then a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// At most, at once.
+    pub bytes: usize,
+    /// After each of them.
+    pub pause: Duration,
 }
 
 #[derive(Debug)]
@@ -83,7 +96,7 @@ impl Wire {
     pub async fn to(target: &str) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let (sender, state) = watch::channel(State { whole: true, cuts: 0, flows: true });
+        let (sender, state) = watch::channel(State { whole: true, cuts: 0, losses: 0, flows: true, pace: None });
         let (to, target) = (target.to_owned(), target.to_owned());
         let hold = Arc::new(Mutex::new(None));
         let holding = hold.clone();
@@ -133,6 +146,16 @@ impl Wire {
         self.state.send_modify(|state| state.flows = true);
     }
 
+    /// Half-open: what is open stays so at both ends and never carries anything again; new connections work.
+    pub fn lose(&self) {
+        self.state.send_modify(|state| state.losses += 1);
+    }
+
+    /// In either direction, on open connections and new ones; None = as fast as it comes.
+    pub fn pace(&self, pace: Option<Pace>) {
+        self.state.send_modify(|state| state.pace = pace);
+    }
+
     /// Stops once, in either direction, before the next chunk that has these bytes in it.
     #[must_use]
     pub fn hold_at(&self, bytes: &[u8]) -> HoldPoint {
@@ -180,29 +203,33 @@ impl Drop for Wire {
 }
 
 async fn carry(
-    near: TcpStream,
+    mut near: TcpStream,
     target: String,
     mut state: watch::Receiver<State>,
     hold: Arc<Mutex<Option<Hold>>>,
 ) {
-    let State { whole: true, cuts, .. } = *state.borrow_and_update() else { return };
-    let Ok(far) = TcpStream::connect(&target).await else { return };
-    let (near_in, near_out) = near.into_split();
-    let (far_in, far_out) = far.into_split();
+    let State { whole: true, cuts, losses, .. } = *state.borrow_and_update() else { return };
+    let Ok(mut far) = TcpStream::connect(&target).await else { return };
+    let (near_in, near_out) = near.split();
+    let (far_in, far_out) = far.split();
     let (asked, there, back) = (AtomicBool::new(false), state.clone(), state.clone());
-    tokio::select! {
+    let is_lost = tokio::select! {
         biased; // what is held when the wire is cut never arrives
-        _ = state.wait_for(|state| state.cuts != cuts) => {}
-        _ = pump(near_in, far_out, Way::ToServer, &hold, &asked, there) => {}
-        _ = pump(far_in, near_out, Way::FromServer, &hold, &asked, back) => {}
+        change = state.wait_for(|state| state.cuts != cuts || state.losses != losses) =>
+            change.is_ok_and(|state| state.cuts == cuts),
+        _ = pump(near_in, far_out, Way::ToServer, &hold, &asked, there) => false,
+        _ = pump(far_in, near_out, Way::FromServer, &hold, &asked, back) => false,
+    };
+    if is_lost {
+        let _ = state.wait_for(|state| state.cuts != cuts).await;
     }
 }
 
 /// Passes bytes on; stops before the chunk that completes the awaited bytes until the test lets it go. `asked`: this connection
 /// has carried the bytes whose reply is awaited.
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
     way: Way,
     hold: &Mutex<Option<Hold>>,
     asked: &AtomicBool,
@@ -231,7 +258,16 @@ async fn pump(
             let _ = go_on.await;
         }
         let _ = state.wait_for(|state| state.flows).await; // without a sender the wire is gone, and this connection with it
-        to.write_all(chunk).await?;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let pace = state.borrow().pace;
+            let (piece, later) = rest.split_at(pace.map_or(rest.len(), |pace| pace.bytes.min(rest.len())));
+            to.write_all(piece).await?;
+            rest = later;
+            if let Some(Pace { pause, .. }) = pace {
+                tokio::time::sleep(pause).await;
+            }
+        }
         passed.drain(..passed.len().saturating_sub(LONGEST));
     }
 }

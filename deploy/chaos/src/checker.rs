@@ -1,0 +1,280 @@
+//! Compares what the clients were told with what is in Postgres and MongoDB. Pure.
+//!
+//! Its model is small: a delivery that was answered by a 200 is one mail; a mail is read once, and is one debt update or none; an
+//! entry holds the update of the highest stamp, and MongoDB has seen the stamps of an entry only rise. It knows nothing of how
+//! the programs work, and shares nothing with them but the arithmetic of a stamp.
+
+#[cfg(test)]
+mod tests;
+
+use crate::delivery::{Delivery, Kind};
+use serde::Serialize;
+use shared::message::EmailId;
+use std::collections::{BTreeMap, HashMap};
+
+/// What can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Breach {
+    /// Answered by a 200, and not there, or not carried out.
+    Lost,
+    /// Stored, enqueued or written more than once.
+    Twice,
+    /// A stamp in MongoDB was followed by a lower one.
+    Backwards,
+    /// Given up for good.
+    Dead,
+    /// Not done in time after the last fault.
+    Stuck,
+    /// No 200 in time after the last fault.
+    Unanswered,
+    /// Another value, answer or outcome than the delivery must have.
+    Wrong,
+    /// A program ended though nobody ended it, or with an error.
+    Ended,
+}
+
+/// All of them, for a report that shows the zeros too.
+pub const BREACHES: [Breach; 8] = [
+    Breach::Lost,
+    Breach::Twice,
+    Breach::Backwards,
+    Breach::Dead,
+    Breach::Stuck,
+    Breach::Unanswered,
+    Breach::Wrong,
+    Breach::Ended,
+];
+
+/// Each with what was seen.
+pub type Breaches = Vec<(Breach, String)>;
+
+/// What the clients know of one delivery.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// What was sent.
+    pub delivery: Delivery,
+    /// Every 200: whether it called the delivery a duplicate, and the mail's id.
+    pub answers: Vec<(bool, EmailId)>,
+}
+
+/// A row of `incoming_emails`.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// Its id.
+    pub id: EmailId,
+    /// The provider's.
+    pub webhook_id: String,
+    /// `processing_status/match_status/sync_status`, `-` for null.
+    pub shows: String,
+}
+
+/// A row of `outbox_messages`.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Whose.
+    pub email_id: EmailId,
+    /// Its operation.
+    pub operation: String,
+    /// The outcome of a finished one; None = it waits or is dead.
+    pub outcome: Option<String>,
+    /// The class of a dead one's error.
+    pub dead: Option<String>,
+    /// Counted failures: one that waits with some waits for its time.
+    pub retry_count: i32,
+    /// Rows of `decisions` that name it.
+    pub decisions: i64,
+}
+
+/// What an entry holds, in MongoDB or the ledger, or held once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Which entry.
+    pub entry: usize,
+    /// Of the update.
+    pub stamp: i64,
+    /// Its mail.
+    pub email_id: EmailId,
+    /// Its amount.
+    pub cents: i64,
+}
+
+/// Everything that is left after a run.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// The clients' memory.
+    pub sent: Vec<Sent>,
+    /// Of Postgres.
+    pub mails: Vec<Mail>,
+    /// Of Postgres.
+    pub messages: Vec<Message>,
+    /// Of Postgres.
+    pub ledger: Vec<Held>,
+    /// What MongoDB holds.
+    pub entries: Vec<Held>,
+    /// Every change of an entry, in MongoDB's own order.
+    pub history: Vec<Held>,
+}
+
+/// Everything that is not as it must be.
+#[must_use]
+pub fn check(evidence: &Evidence) -> Breaches {
+    let mut breaches = Breaches::new();
+    let sent: HashMap<String, &Sent> = evidence.sent.iter().map(|sent| (sent.delivery.id(), sent)).collect();
+    let mut of_mail: HashMap<EmailId, Delivery> = HashMap::new();
+    let mut mails: HashMap<&str, Vec<&Mail>> = HashMap::new();
+    for mail in &evidence.mails {
+        mails.entry(&mail.webhook_id).or_default().push(mail);
+        match sent.get(&mail.webhook_id) {
+            Some(sent) => drop(of_mail.insert(mail.id, sent.delivery)),
+            None => breaches.push((Breach::Wrong, format!("mail {} was never sent", mail.id))),
+        }
+    }
+    for sent in &evidence.sent {
+        let rows = mails.get(sent.delivery.id().as_str()).map(Vec::as_slice).unwrap_or_default();
+        answers(sent, rows, &mut breaches);
+    }
+    let mut messages: HashMap<EmailId, Vec<&Message>> = HashMap::new();
+    for message in &evidence.messages {
+        messages.entry(message.email_id).or_default().push(message);
+    }
+    for mail in &evidence.mails {
+        let Some(delivery) = of_mail.get(&mail.id) else { continue };
+        carried_out(mail, delivery, messages.get(&mail.id).map(Vec::as_slice).unwrap_or_default(), &mut breaches);
+    }
+    history(evidence, &of_mail, &messages, &mut breaches);
+    newest(&of_mail, &evidence.entries, "MongoDB", &mut breaches);
+    newest(&of_mail, &evidence.ledger, "the ledger", &mut breaches);
+    breaches
+}
+
+/// A 200 is a mail, once, under the id that was told.
+fn answers(sent: &Sent, rows: &[&Mail], breaches: &mut Breaches) {
+    let id = sent.delivery.id();
+    if sent.answers.is_empty() {
+        breaches.push((Breach::Unanswered, format!("{id} never got its 200")));
+    }
+    if rows.len() > 1 {
+        breaches.push((Breach::Twice, format!("{id} is stored {} times", rows.len())));
+    }
+    if sent.answers.iter().filter(|(is_duplicate, _)| !is_duplicate).count() > 1 {
+        breaches.push((Breach::Twice, format!("{id} was accepted more than once")));
+    }
+    for (_, email_id) in &sent.answers {
+        match rows.first() {
+            None => breaches.push((Breach::Lost, format!("{id} was answered by a 200 and is not stored"))),
+            Some(row) if row.id != *email_id => {
+                breaches.push((Breach::Wrong, format!("{id} is mail {}, and {email_id} was answered", row.id)));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A stored mail has its messages, each once and finished as it must be, and shows it.
+fn carried_out(mail: &Mail, delivery: &Delivery, messages: &[&Message], breaches: &mut Breaches) {
+    let (steps, update, shows): (&[&str], &[&str], &[&str]) = match delivery.kind {
+        Kind::Mail => (&["extracted"], &["applied", "already", "superseded"], &["completed/auto_matched/synced"]),
+        Kind::Update => (&[], &["applied", "already", "superseded"], &["completed/auto_matched/synced"]),
+        Kind::Unsure => (
+            &[],
+            &["held_for_review", "superseded"],
+            &["completed/needs_review/not_applicable", "completed/auto_matched/synced"],
+        ),
+        Kind::Absence => (&["not_creditor_reply"], &[], &["not_creditor_reply/-/not_applicable"]),
+    };
+    let is_settled = ended("email_extraction", steps, mail, messages, breaches)
+        && ended("creditor_debt_update", update, mail, messages, breaches);
+    if is_settled && !shows.contains(&mail.shows.as_str()) {
+        breaches.push((Breach::Wrong, format!("mail {} ({:?}) shows {}", mail.id, delivery.kind, mail.shows)));
+    }
+}
+
+/// One message of this operation with one of these outcomes; none where there are no outcomes. False if it has not ended.
+fn ended(operation: &str, outcomes: &[&str], mail: &Mail, messages: &[&Message], breaches: &mut Breaches) -> bool {
+    let of_operation: Vec<&&Message> =
+        messages.iter().filter(|message| message.operation == operation).collect();
+    let mut breach = |breach, what: &str| breaches.push((breach, format!("{operation} of mail {}: {what}", mail.id)));
+    if of_operation.len() > 1 {
+        breach(Breach::Twice, "more than one message");
+    }
+    let Some(message) = of_operation.first() else {
+        if !outcomes.is_empty() {
+            breach(Breach::Lost, "there is no message");
+        }
+        return outcomes.is_empty();
+    };
+    if message.decisions > 1 {
+        breach(Breach::Twice, "more than one decision");
+    }
+    match (&message.outcome, &message.dead) {
+        (_, Some(class)) => breach(Breach::Dead, class),
+        (None, None) => breach(Breach::Stuck, &format!("it waits, after {} counted failures", message.retry_count)),
+        (Some(outcome), None) if !outcomes.contains(&outcome.as_str()) => breach(Breach::Wrong, outcome),
+        (Some(_), None) => return true,
+    }
+    false
+}
+
+/// In MongoDB every update is written at most once, over lower ones only, and says what its delivery said.
+fn history(
+    evidence: &Evidence,
+    of_mail: &HashMap<EmailId, Delivery>,
+    messages: &HashMap<EmailId, Vec<&Message>>,
+    breaches: &mut Breaches,
+) {
+    let mut highest: HashMap<usize, i64> = HashMap::new();
+    let mut written: HashMap<EmailId, u32> = HashMap::new();
+    for write in &evidence.history {
+        let before = highest.entry(write.entry).or_default();
+        let what = format!("entry {}: the update of mail {}", write.entry, write.email_id);
+        if write.stamp == *before {
+            breaches.push((Breach::Twice, format!("{what} was written again")));
+        } else if write.stamp < *before {
+            breaches.push((Breach::Backwards, format!("{what} was written over a newer one")));
+        }
+        *before = write.stamp.max(*before);
+        *written.entry(write.email_id).or_default() += 1;
+        match of_mail.get(&write.email_id) {
+            Some(delivery) if *write == held(delivery, write.email_id) && delivery.is_written() => {}
+            Some(_) => breaches.push((Breach::Wrong, format!("{what} is not what was sent"))),
+            None => breaches.push((Breach::Wrong, format!("{what}: there is no such mail"))),
+        }
+    }
+    for (email_id, messages) in messages {
+        let is_applied = messages.iter().any(|message| message.outcome.as_deref() == Some("applied"));
+        if is_applied && !written.contains_key(email_id) {
+            breaches.push((Breach::Lost, format!("mail {email_id} is said to be applied and never was in MongoDB")));
+        }
+    }
+}
+
+/// What an entry holds is the newest of all that was stored for it.
+fn newest(of_mail: &HashMap<EmailId, Delivery>, found: &[Held], place: &str, breaches: &mut Breaches) {
+    let mut expected: BTreeMap<usize, Held> = BTreeMap::new();
+    for (email_id, delivery) in of_mail.iter().filter(|(_, delivery)| delivery.is_written()) {
+        let held = held(delivery, *email_id);
+        let newest = expected.entry(delivery.entry).or_insert(held);
+        if newest.stamp < held.stamp {
+            *newest = held;
+        }
+    }
+    let found: HashMap<usize, Held> = found.iter().map(|held| (held.entry, *held)).collect();
+    for (entry, expected) in &expected {
+        match found.get(entry) {
+            Some(found) if found == expected => {}
+            Some(found) if found.stamp < expected.stamp => {
+                breaches.push((Breach::Lost, format!("entry {entry} in {place}: mail {} is missing", expected.email_id)));
+            }
+            Some(_) => breaches.push((Breach::Wrong, format!("entry {entry} in {place} holds another value"))),
+            None => breaches.push((Breach::Lost, format!("entry {entry} in {place} holds nothing"))),
+        }
+    }
+    for entry in found.keys().filter(|entry| !expected.contains_key(entry)) {
+        breaches.push((Breach::Wrong, format!("entry {entry} in {place} holds what nobody sent")));
+    }
+}
+
+fn held(delivery: &Delivery, email_id: EmailId) -> Held {
+    Held { entry: delivery.entry, stamp: delivery.stamp(email_id), email_id, cents: delivery.cents() }
+}

@@ -1,0 +1,120 @@
+//! Gathers what is left after a run: rows of Postgres, documents of MongoDB, and every change that MongoDB remembers.
+
+use crate::{
+    checker::{Evidence, Held, Mail, Message, Sent},
+    stage::Stage,
+    stock,
+};
+use anyhow::{Context as _, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use mongodb::{
+    bson::{Bson, Document, Timestamp as ClusterTime, doc},
+    change_stream::event::{ChangeStreamEvent, OperationType},
+};
+use shared::message::Stamp;
+use std::{collections::HashMap, time::Duration};
+use tokio::time::timeout;
+
+const MAILS: &str = "select id, webhook_id, concat_ws('/', processing_status, coalesce(match_status, '-'), sync_status)
+    from incoming_emails";
+const MESSAGES: &str = "select m.aggregate_id::bigint, m.operation, m.outcome, case when m.dead_at is not null then m.error_class end,
+    m.retry_count, count(d.id) from outbox_messages m left join decisions d on d.message_id = m.id group by m.id";
+const LEDGER: &str = "select entry_key, stamp, email_id, (amount * 100)::bigint from creditor_debts";
+/// For the next change that MongoDB remembers.
+const NEXT: Duration = Duration::from_secs(60);
+
+/// All of it; the documents' changes since this time.
+pub async fn gather(stage: &Stage, sent: Vec<Sent>, since: ClusterTime) -> anyhow::Result<Evidence> {
+    let sql = shared::postgres::connect(&stage.postgres.url, "chaos-checker").await?;
+    let mut evidence = Evidence { sent, ..Evidence::default() };
+    for row in sql.query(MAILS, &[]).await? {
+        evidence.mails.push(Mail { id: row.get(0), webhook_id: row.get(1), shows: row.get(2) });
+    }
+    for row in sql.query(MESSAGES, &[]).await? {
+        evidence.messages.push(Message {
+            email_id: row.get(0),
+            operation: row.get(1),
+            outcome: row.get(2),
+            dead: row.get(3),
+            retry_count: row.get(4),
+            decisions: row.get(5),
+        });
+    }
+    for row in sql.query(LEDGER, &[]).await? {
+        let entry = number_of(row.get(0)).context("a key of an entry")?;
+        evidence.ledger.push(Held { entry, stamp: row.get(1), email_id: row.get(2), cents: row.get(3) });
+    }
+    let (entries, clients) = documents(stage).await?;
+    evidence.entries = entries;
+    evidence.history = history(stage, since, &clients).await?;
+    Ok(evidence)
+}
+
+/// What the entries hold, and which client a document is.
+async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, usize>)> {
+    let (mut found, mut clients) = (Vec::new(), HashMap::new());
+    let mut cursor = stage.clients().await?.find(doc! {}).await?;
+    while let Some(client) = cursor.try_next().await? {
+        let list = client.get_array("final_creditor_list")?;
+        for element in list {
+            let element = element.as_document().context("an entry is a document")?;
+            let entry = number_of(element.get_str("id")?).context("an entry's id")?;
+            clients.insert(client.get("_id").context("an id")?.clone(), entry / stock::CREDITORS);
+            if element.contains_key("_relay") {
+                found.push(held(entry, element.get("_relay"), element.get("current_debt_amount"))?);
+            }
+        }
+    }
+    Ok((found, clients))
+}
+
+/// The changes of entries from this time until now, oldest first: up to a document that is written here to mark the end.
+async fn history(stage: &Stage, since: ClusterTime, clients: &HashMap<Bson, usize>) -> anyhow::Result<Vec<Held>> {
+    let collection = stage.clients().await?;
+    let mut changes = collection.watch().start_at_operation_time(since).await?;
+    let end = collection.insert_one(doc! { "chaos": "the end" }).await?.inserted_id;
+    let mut history = Vec::new();
+    loop {
+        let next = timeout(NEXT, changes.next()).await.context("MongoDB does not tell its changes")?;
+        let change: ChangeStreamEvent<Document> = next.context("the changes have an end")??;
+        let id = change.document_key.as_ref().and_then(|key| key.get("_id")).context("a changed document has an id")?;
+        if *id == end {
+            collection.delete_one(doc! { "_id": end }).await?;
+            return Ok(history);
+        }
+        if change.operation_type == OperationType::Insert {
+            continue;
+        }
+        ensure!(change.operation_type == OperationType::Update, "{:?} of a document", change.operation_type);
+        let client = clients.get(id).context("a client of the run")?;
+        let fields = change.update_description.context("an update says what it changes")?.updated_fields;
+        // one update of the relay may change several entries of a client
+        for creditor in 0..stock::CREDITORS {
+            let path = format!("final_creditor_list.{creditor}");
+            let nested = fields.get(format!("{path}._relay")).cloned();
+            if let Some(mark) = nested {
+                let amount = fields.get(format!("{path}.current_debt_amount"));
+                history.push(held(client * stock::CREDITORS + creditor, Some(&mark), amount)?);
+            } else if let Some(stamp) = fields.get(format!("{path}._relay.stamp")) {
+                let email = fields.get(format!("{path}._relay.email")).context("a mark names its mail")?;
+                let mark = Bson::Document(doc! { "stamp": stamp.clone(), "email": email.clone() });
+                let amount = fields.get(format!("{path}.current_debt_amount"));
+                history.push(held(client * stock::CREDITORS + creditor, Some(&mark), amount)?);
+            }
+        }
+    }
+}
+
+fn held(entry: usize, mark: Option<&Bson>, amount: Option<&Bson>) -> anyhow::Result<Held> {
+    let mark = mark.and_then(Bson::as_document).context("a mark is a document")?;
+    let stamp: Stamp = mark.get_str("stamp")?.parse()?;
+    let email_id = mark.get("email").and_then(|id| id.as_i64().or(id.as_i32().map(i64::from)));
+    let amount = amount.and_then(Bson::as_f64).with_context(|| format!("entry {entry} has an amount"))?;
+    #[expect(clippy::cast_possible_truncation, reason = "amounts of a run are below a million")]
+    let cents = (amount * 100.0).round() as i64;
+    Ok(Held { entry, stamp: stamp.number(), email_id: email_id.context("a mark names its mail")?, cents })
+}
+
+fn number_of(entry_id: &str) -> Option<usize> {
+    entry_id.strip_prefix("cr_")?.parse().ok()
+}

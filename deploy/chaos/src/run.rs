@@ -1,0 +1,228 @@
+//! One run from start to verdict, and what it prints.
+
+use crate::{
+    backlog::Watch,
+    checker::{BREACHES, Breach, Breaches, check},
+    evidence,
+    schedule::{Fault, Frame, Planned, schedule},
+    senders::{Clients, LAST_ANSWERS, Senders},
+    stage::{Mend, Stage},
+};
+use anyhow::Context as _;
+use clap::Parser;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use testkit::report::{percentile, print, rounded, say};
+use tokio::time::sleep;
+
+/// Clients with five entries each.
+const CLIENTS: usize = 200;
+/// The longest lease, of a mail that is being read, and what the promise adds to it.
+const SETTLES: Duration = Duration::from_secs(60 + 30);
+/// Of each kind of breach, so many are told.
+const TOLD: usize = 10;
+const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+const SUPERVISE_EVERY: Duration = Duration::from_millis(100);
+
+const SIZES: &str = "select coalesce(sum(pg_table_size(relid)), 0)::bigint, coalesce(sum(n_dead_tup), 0)::bigint
+    from pg_stat_user_tables where relname = 'outbox_messages'";
+
+/// Real ingests, relays, Postgres and MongoDB under load and seeded faults, checked at the end. Results are JSON lines on standard
+/// output. Exit code 0: nothing was wrong; 1: something was, or the run could not be carried out
+#[derive(Debug, Clone, Parser)]
+#[command(name = "deploy/dev chaos")]
+pub struct Arguments {
+    /// How long load and faults go on
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=240))]
+    pub minutes: u32,
+    /// What all chance comes from: deliveries, order, faults and their times
+    #[arg(long)]
+    pub seed: u64,
+    /// Deliveries a second
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub rate: u32,
+    /// Seconds between two faults, on average; 0 = no faults at all
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=600))]
+    pub every: u32,
+    /// The first ingest and the first relay are never ended or stopped, and their memory and open files are printed
+    #[arg(long)]
+    pub soak: bool,
+    /// Where the programs' logs go
+    #[arg(long, env = "CHAOS_LOGS", default_value = "chaos-logs")]
+    pub logs: PathBuf,
+}
+
+/// Carries it out. True if nothing was wrong.
+pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let began = Timestamp::now();
+    say("starting Postgres, three mongods, two ingests and three relays");
+    let mut stage = Stage::new(arguments.minutes, CLIENTS, arguments.logs.clone()).await?;
+    let since = stage.cluster_time().await?;
+    let length = Duration::from_secs(u64::from(arguments.minutes) * 60);
+    let frame = Frame {
+        length,
+        every: Duration::from_secs(arguments.every.into()),
+        spares_first: arguments.soak,
+        has_disk: stage.postgres.disk().is_some(),
+        has_clock: stage.has_clock(),
+    };
+    let planned = if arguments.every == 0 { Vec::new() } else { schedule(arguments.seed, frame) };
+    for (what, is_there) in [("disk_full (only root may mount a disk for it)", frame.has_disk), ("clock_jump (no faketime)", frame.has_clock)] {
+        if !is_there {
+            say(&format!("not available here: {what}"));
+        }
+    }
+    say(&format!("{} faults in {} s, {} deliveries a second", planned.len(), length.as_secs(), arguments.rate));
+    let entries = CLIENTS * crate::stock::CREDITORS;
+    let senders = Senders::start(arguments.seed, arguments.rate, entries, stage.addresses.clone())?;
+    let watch = Watch::start(stage.postgres.url.clone());
+    let mut play = Play { watch, clients: senders.clients(), breaches: Vec::new(), soak: arguments.soak };
+    play.strike(&mut stage, &planned, length).await?;
+
+    say("the load ends");
+    let load_seconds = length.as_secs_f64();
+    let ending = tokio::spawn(senders.stop());
+    while !ending.is_finished() {
+        play.look_after(&mut stage)?;
+        sleep(SUPERVISE_EVERY).await;
+    }
+    let account = ending.await.context("the clients")?;
+    let asked = Instant::now();
+    let is_settled = play.watch.settles_within(SETTLES.saturating_sub(LAST_ANSWERS)).await;
+    let settled = asked.elapsed();
+    say(&format!("{} after {:.1} s; comparing", if is_settled { "settled" } else { "not settled" }, settled.as_secs_f64()));
+    let Play { watch, mut breaches, .. } = play;
+    breaches.extend(account.breaches);
+    let evidence = evidence::gather(&stage, account.sent, since).await?;
+    breaches.extend(check(&evidence));
+    tell(&breaches);
+
+    let recoveries = watch.recoveries();
+    let answered = evidence.sent.iter().map(|sent| sent.answers.len()).sum::<usize>();
+    let outcomes = count(evidence.messages.iter().map(|message| {
+        format!("{}/{}", message.operation, message.outcome.as_deref().or(message.dead.as_deref()).unwrap_or("waiting"))
+    }));
+    print(&json!({
+        "chaos": "result", "seed": arguments.seed, "minutes": arguments.minutes, "rate": arguments.rate,
+        "every_seconds": arguments.every, "soak": arguments.soak,
+        "start": began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), "end": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "commit": std::env::var("CHAOS_COMMIT").unwrap_or_default(), "build": if cfg!(debug_assertions) { "debug" } else { "release" },
+        "requests": account.requests, "answered_200": answered, "refused_or_lost": account.refused,
+        "deliveries": evidence.sent.len(), "deliveries_per_second": rounded(evidence.sent.len() as f64 / load_seconds),
+        "mails": evidence.mails.len(), "writes": evidence.history.len(), "outcomes": outcomes,
+        "retried": evidence.messages.iter().filter(|message| message.retry_count > 0).count(),
+        "faults": count(planned.iter().map(|planned| planned.fault.name())),
+        "recovery_seconds": recovery(&recoveries), "recovered": recoveries.len(),
+        "settled": is_settled, "settled_seconds": rounded(settled.as_secs_f64()),
+        "breaches": BREACHES.map(|kind| (kind, breaches.iter().filter(|(breach, _)| *breach == kind).count()))
+            .iter().map(|(kind, count)| (format!("{kind:?}").to_lowercase(), json!(count))).collect::<Value>(),
+    }))?;
+    Ok(breaches.is_empty() && is_settled)
+}
+
+/// The run while it goes on.
+struct Play {
+    watch: Watch,
+    clients: Arc<Clients>,
+    breaches: Breaches,
+    soak: bool,
+}
+
+impl Play {
+    /// Lets the faults come and pass at their times.
+    async fn strike(&mut self, stage: &mut Stage, planned: &[Planned], length: Duration) -> anyhow::Result<()> {
+        let (started, mut coming) = (Instant::now(), planned.iter().copied().peekable());
+        let mut active: Vec<(Duration, Fault, Mend)> = Vec::new();
+        let mut sampled = Instant::now();
+        while started.elapsed() < length || !active.is_empty() {
+            let now = started.elapsed();
+            if let Some(index) = active.iter().position(|(until, ..)| *until <= now) {
+                let (_, fault, mend) = active.remove(index);
+                if let Some(breach) = stage.mend(mend).await? {
+                    self.breaches.push((Breach::Ended, breach));
+                }
+                self.watch.measure(fault.name(), self.clients.clone());
+            } else if let Some(next) = coming.next_if(|next| next.at <= now) {
+                say(&format!("{:6.1} s  {:?} for {:.1} s", now.as_secs_f64(), next.fault, next.lasts.as_secs_f64()));
+                active.push((now + next.lasts, next.fault, stage.begin(next.fault).await?));
+            } else {
+                self.look_after(stage)?;
+                sleep(Duration::from_millis(20)).await;
+            }
+            if sampled.elapsed() > SAMPLE_EVERY {
+                sampled = Instant::now();
+                self.sample(stage, started.elapsed()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look_after(&mut self, stage: &mut Stage) -> anyhow::Result<()> {
+        self.breaches.extend(stage.supervise()?.into_iter().map(|ended| (Breach::Ended, ended)));
+        Ok(())
+    }
+
+    async fn sample(&self, stage: &Stage, at: Duration) -> anyhow::Result<()> {
+        let mut line = json!({ "chaos": "sample", "at_seconds": rounded(at.as_secs_f64()), "requests": self.clients.requests(),
+            "backlog": self.watch.length() });
+        if self.soak {
+            for (name, mib, files) in stage.first_ones() {
+                line[format!("{name}_rss_mib")] = json!(rounded(mib));
+                line[format!("{name}_open_files")] = json!(files);
+            }
+            if let Some((bytes, dead)) = sizes(stage).await {
+                line["outbox_mib"] = json!(rounded(bytes as f64 / 1_048_576.0));
+                line["outbox_dead_rows"] = json!(dead);
+            }
+        }
+        print(&line)
+    }
+}
+
+async fn sizes(stage: &Stage) -> Option<(i64, i64)> {
+    let ask = async {
+        let sql = shared::postgres::connect(&stage.postgres.url, "chaos").await.ok()?;
+        let row = sql.query_one(SIZES, &[]).await.ok()?;
+        Some((row.get(0), row.get(1)))
+    };
+    tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
+}
+
+fn tell(breaches: &Breaches) {
+    for kind in BREACHES {
+        let of_kind: Vec<&str> = breaches.iter().filter(|(breach, _)| *breach == kind).map(|(_, what)| what.as_str()).collect();
+        for what in of_kind.iter().take(TOLD) {
+            say(&format!("{kind:?}: {what}"));
+        }
+        if of_kind.len() > TOLD {
+            say(&format!("{kind:?}: and {} more", of_kind.len() - TOLD));
+        }
+    }
+}
+
+fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+/// Median and maximum, of all and of each kind.
+fn recovery(recoveries: &[(String, Duration)]) -> Value {
+    let figures = |kind: Option<&str>| {
+        let of_kind = recoveries.iter().filter(|(name, _)| kind.is_none_or(|kind| kind == name));
+        let seconds: Vec<f64> = of_kind.map(|(_, time)| time.as_secs_f64()).collect();
+        json!({ "n": seconds.len(), "p50": rounded(percentile(&seconds, 0.5)), "max": rounded(percentile(&seconds, 1.0)) })
+    };
+    let mut all: BTreeMap<&str, Value> =
+        recoveries.iter().map(|(name, _)| (name.as_str(), figures(Some(name)))).collect();
+    all.insert("all", figures(None));
+    json!(all)
+}
