@@ -109,7 +109,7 @@ impl Delivery {
                 }
             };
             json!({
-                "ticket_id": "48066", "webhook_id": self.id(), "from_email": creditor.email(), "from_name": creditor.name(),
+                "ticket_id": if other_content { "48067" } else { "48066" }, "webhook_id": self.id(), "from_email": creditor.email(), "from_name": creditor.name(),
                 "subject": subject, "body_text": text, "body_html": null, "received_at": self.received_at(),
             })
         } else {

@@ -1,7 +1,7 @@
 //! Ingest and relay as processes: started, ended, stopped, and looked after as systemd would.
 
 use crate::schedule::Program;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -21,6 +21,8 @@ pub struct Process {
     environment: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
+    /// When SIGTERM has asked it to end.
+    asked_to_stop: Option<Instant>,
 }
 
 impl Process {
@@ -31,7 +33,7 @@ impl Process {
             Program::Ingest(index) => format!("ingest-{index}.log"),
             Program::Relay(index) => format!("relay-{index}.log"),
         };
-        Process { program, executable, environment, log: folder.join(name), child: None }
+        Process { program, executable, environment, log: folder.join(name), child: None, asked_to_stop: None }
     }
 
     /// Starts it; its log goes on where it was.
@@ -50,6 +52,7 @@ impl Process {
             .stderr(log)
             .spawn();
         self.child = Some(child.with_context(|| self.executable.display().to_string())?);
+        self.asked_to_stop = None;
         Ok(())
     }
 
@@ -61,25 +64,29 @@ impl Process {
         }
     }
 
-    /// Waits for the end that SIGTERM has asked for; an error unless it ends in time and well.
-    pub fn has_stopped(&mut self) -> anyhow::Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        let deadline = Instant::now() + STOP;
-        loop {
-            match child.try_wait()? {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!("{:?} ended with {status} after SIGTERM", self.program),
-                None if Instant::now() > deadline => {
-                    self.child = Some(child);
-                    self.kill();
-                    bail!("{:?} has not ended {} s after SIGTERM", self.program, STOP.as_secs());
-                }
-                None => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
+    /// SIGTERM.
+    pub fn stop(&mut self) {
+        self.asked_to_stop = Some(Instant::now());
+        self.signal("TERM");
     }
 
-    /// Any other signal.
+    /// How it has ended since it was asked to: an error unless in time and well. None = not yet.
+    pub fn stopped(&mut self) -> Option<anyhow::Result<()>> {
+        let asked = self.asked_to_stop?;
+        let status = match self.child.as_mut()?.try_wait() {
+            Ok(Some(status)) => status,
+            Ok(None) if asked.elapsed() > STOP => {
+                self.kill();
+                return Some(Err(anyhow!("{:?} has not ended {} s after SIGTERM", self.program, STOP.as_secs())));
+            }
+            Ok(None) => return None,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let well = status.success().then_some(()).with_context(|| format!("{:?} ended with {status} after SIGTERM", self.program));
+        Some(well)
+    }
+
+    /// A signal.
     pub fn signal(&self, name: &str) {
         if let Some(child) = &self.child {
             let _ = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
@@ -88,6 +95,9 @@ impl Process {
 
     /// How it has ended, though nobody has asked it to.
     pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.asked_to_stop.is_some() {
+            return None;
+        }
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;
         Some(status)

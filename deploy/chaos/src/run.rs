@@ -4,9 +4,9 @@ use crate::{
     backlog::Watch,
     checker::{BREACHES, Breach, Breaches, check},
     evidence,
-    schedule::{Fault, Frame, Planned, schedule},
+    schedule::{Fault, Frame, Planned, part, schedule},
     senders::{Clients, LAST_ANSWERS, Senders},
-    stage::{Mend, Stage},
+    stage::{Mend, Mended, Stage},
 };
 use anyhow::Context as _;
 use clap::Parser;
@@ -82,7 +82,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let entries = CLIENTS * crate::stock::CREDITORS;
     let senders = Senders::start(arguments.seed, arguments.rate, entries, stage.addresses.clone())?;
     let watch = Watch::start(stage.postgres.url.clone());
-    let mut play = Play { watch, clients: senders.clients(), breaches: Vec::new(), soak: arguments.soak };
+    let mut play = Play { watch, struck: Vec::new(), clients: senders.clients(), breaches: Vec::new(), soak: arguments.soak };
     play.strike(&mut stage, &planned, length).await?;
 
     say("the load ends");
@@ -97,7 +97,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let is_settled = play.watch.settles_within(SETTLES.saturating_sub(LAST_ANSWERS)).await;
     let settled = asked.elapsed();
     say(&format!("{} after {:.1} s; comparing", if is_settled { "settled" } else { "not settled" }, settled.as_secs_f64()));
-    let Play { watch, mut breaches, .. } = play;
+    let Play { watch, struck, mut breaches, .. } = play;
     breaches.extend(account.breaches);
     let evidence = evidence::gather(&stage, account.sent, since).await?;
     breaches.extend(check(&evidence));
@@ -117,7 +117,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         "deliveries": evidence.sent.len(), "deliveries_per_second": rounded(evidence.sent.len() as f64 / load_seconds),
         "mails": evidence.mails.len(), "writes": evidence.history.len(), "outcomes": outcomes,
         "retried": evidence.messages.iter().filter(|message| message.retry_count > 0).count(),
-        "faults": count(planned.iter().map(|planned| planned.fault.name())),
+        "faults": count(struck.iter().map(|fault| fault.name())),
         "recovery_seconds": recovery(&recoveries), "recovered": recoveries.len(),
         "settled": is_settled, "settled_seconds": rounded(settled.as_secs_f64()),
         "breaches": BREACHES.map(|kind| (kind, breaches.iter().filter(|(breach, _)| *breach == kind).count()))
@@ -129,6 +129,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 /// The run while it goes on.
 struct Play {
     watch: Watch,
+    struck: Vec<Fault>,
     clients: Arc<Clients>,
     breaches: Breaches,
     soak: bool,
@@ -144,13 +145,23 @@ impl Play {
             let now = started.elapsed();
             if let Some(index) = active.iter().position(|(until, ..)| *until <= now) {
                 let (_, fault, mend) = active.remove(index);
-                if let Some(breach) = stage.mend(mend).await? {
-                    self.breaches.push((Breach::Ended, breach));
+                match stage.mend(mend).await? {
+                    Mended::NotYet => {
+                        active.push((now + SUPERVISE_EVERY, fault, mend));
+                        continue;
+                    }
+                    Mended::Well => {}
+                    Mended::With(breach) => self.breaches.push((Breach::Ended, breach)),
                 }
                 self.watch.measure(fault.name(), self.clients.clone());
             } else if let Some(next) = coming.next_if(|next| next.at <= now) {
+                if active.iter().any(|(_, fault, _)| part(*fault) == part(next.fault)) {
+                    say(&format!("{:?} is left out: the one before took longer than planned", next.fault));
+                    continue;
+                }
                 say(&format!("{:6.1} s  {:?} for {:.1} s", now.as_secs_f64(), next.fault, next.lasts.as_secs_f64()));
                 active.push((now + next.lasts, next.fault, stage.begin(next.fault).await?));
+                self.struck.push(next.fault);
             } else {
                 self.look_after(stage)?;
                 sleep(Duration::from_millis(20)).await;

@@ -81,10 +81,14 @@ pub enum Fault {
 
 /// Faults of one part never overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+pub enum Part {
+    /// The ingests.
     Ingest,
+    /// The relays.
     Relay,
+    /// Postgres, and the wires to it.
     Postgres,
+    /// The replica set, and the wires to it.
     Mongod,
 }
 
@@ -194,7 +198,9 @@ fn lasts(fault: Fault, random: &mut Rng) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn part(fault: Fault) -> Part {
+/// What a fault strikes.
+#[must_use]
+pub fn part(fault: Fault) -> Part {
     match fault {
         Fault::Kill(Program::Ingest(_)) | Fault::Restart(Program::Ingest(_)) | Fault::Freeze(Program::Ingest(_)) => {
             Part::Ingest

@@ -56,6 +56,17 @@ pub enum Mend {
     Clock(usize),
 }
 
+/// What came of that.
+#[derive(Debug)]
+pub enum Mended {
+    /// It is to be tried again.
+    NotYet,
+    /// Nothing else.
+    Well,
+    /// What must not have come about.
+    With(String),
+}
+
 /// All of it; everything ends with this value.
 #[derive(Debug)]
 pub struct Stage {
@@ -184,7 +195,7 @@ impl Stage {
                 Mend::Start(program)
             }
             Fault::Restart(program) => {
-                self.process(program)?.signal("TERM");
+                self.process(program)?.stop();
                 Mend::StopAndStart(program)
             }
             Fault::Freeze(program) => {
@@ -249,16 +260,16 @@ impl Stage {
         })
     }
 
-    /// The fault passes. What came about that must not have.
-    pub async fn mend(&mut self, mend: Mend) -> anyhow::Result<Option<String>> {
+    /// The fault passes, unless it takes longer.
+    pub async fn mend(&mut self, mend: Mend) -> anyhow::Result<Mended> {
         match mend {
             Mend::Nothing => {}
             Mend::Start(program) => self.process(program)?.start()?,
             Mend::StopAndStart(program) => {
                 let process = self.process(program)?;
-                let stopped = process.has_stopped();
+                let Some(stopped) = process.stopped() else { return Ok(Mended::NotYet) };
                 process.start()?;
-                return Ok(stopped.err().map(|error| format!("{error:#}")));
+                return Ok(stopped.map_or_else(|error| Mended::With(format!("{error:#}")), |()| Mended::Well));
             }
             Mend::Thaw(program) => self.process(program)?.signal("CONT"),
             Mend::StartPostgres => self.postgres.start().await,
@@ -283,7 +294,7 @@ impl Stage {
             Mend::MongodWire(index, damage) => cure(self.mongo.wires.get(index).context("a wire")?, damage),
             Mend::Clock(relay) => self.set_clock(relay, 0)?,
         }
-        Ok(None)
+        Ok(Mended::Well)
     }
 
     /// Starts again what has ended by itself, and says what that was.
