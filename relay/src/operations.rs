@@ -44,7 +44,14 @@ pub const fn limits(operation: Operation) -> Limits {
             apply: Duration::from_secs(40),
             finish: Duration::from_secs(4),
         },
-        Operation::EmailExtraction | Operation::DebtUpdateNotification => Limits {
+        // By the rules, which take some ms for a mail: what a relay took that is killed is soon somebody else's.
+        Operation::EmailExtraction => Limits {
+            batch: 32,
+            lease: Duration::from_secs(15),
+            apply: Duration::from_secs(8),
+            finish: Duration::from_secs(4),
+        },
+        Operation::DebtUpdateNotification => Limits {
             batch: 32,
             lease: Duration::from_secs(60),
             apply: Duration::from_secs(40),
@@ -69,6 +76,9 @@ pub const fn limits(operation: Operation) -> Limits {
     }
 }
 
+/// At least, for a batch of mails that a model reads.
+const CALLS: Duration = Duration::from_secs(40);
+
 /// The limits of an operation in this relay. Where a model reads the mails, a batch is what it can work on at once and once more,
 /// and lasts as long as a call may; else the calls of one batch would wait for each other until its lease ends.
 #[must_use]
@@ -77,7 +87,7 @@ pub fn limits_here(context: &Context, operation: Operation) -> Limits {
     let (Extractor::Model(model), Operation::EmailExtraction) = (&context.extractor, operation) else {
         return usual;
     };
-    let apply = usual.apply.max(model.timeout() + email_extraction::BESIDE_A_CALL);
+    let apply = (model.timeout() + email_extraction::BESIDE_A_CALL).max(CALLS);
     let batch = i64::try_from(2 * model.concurrency()).unwrap_or(usual.batch).min(usual.batch);
     Limits { batch, apply, lease: usual.lease - usual.apply + apply, ..usual }
 }

@@ -49,7 +49,10 @@ impl Watch {
             let (mut sql, mut from) = (None, 0);
             loop {
                 if sql.is_none() {
-                    sql = timeout(ANSWER, shared::postgres::connect(&url, "chaos-watch")).await.ok().and_then(Result::ok);
+                    sql = timeout(ANSWER, shared::postgres::connect(&url, "chaos-watch"))
+                        .await
+                        .ok()
+                        .and_then(Result::ok);
                 }
                 let at = Instant::now();
                 let look = match &sql {
@@ -77,7 +80,9 @@ impl Watch {
             let first = looks.wait_for(is_later).await.map(|look| look.map_or(0, |look| look.highest));
             let Ok(highest) = first else { return };
             let is_done = |look: &Option<Backlog>| {
-                look.is_some_and(|look| look.at > mended && look.lowest_waiting.is_none_or(|lowest| lowest > highest))
+                look.is_some_and(|look| {
+                    look.at > mended && look.lowest_waiting.is_none_or(|lowest| lowest > highest)
+                })
             };
             if looks.wait_for(is_done).await.is_err() {
                 return;
@@ -92,7 +97,9 @@ impl Watch {
     /// Waits until nothing waits for a relay; false if that takes longer.
     pub async fn settles_within(&self, limit: Duration) -> bool {
         let (mut looks, asked) = (self.looks.clone(), Instant::now());
-        let is_empty = |look: &Option<Backlog>| look.is_some_and(|look| look.at > asked && look.lowest_waiting.is_none());
+        let is_empty = |look: &Option<Backlog>| {
+            look.is_some_and(|look| look.at > asked && look.lowest_waiting.is_none())
+        };
         timeout(limit, looks.wait_for(is_empty)).await.is_ok_and(|look| look.is_ok())
     }
 

@@ -140,7 +140,12 @@ pub fn check(evidence: &Evidence) -> Breaches {
     }
     for mail in &evidence.mails {
         let Some(delivery) = of_mail.get(&mail.id) else { continue };
-        carried_out(mail, delivery, messages.get(&mail.id).map(Vec::as_slice).unwrap_or_default(), &mut breaches);
+        carried_out(
+            mail,
+            delivery,
+            messages.get(&mail.id).map(Vec::as_slice).unwrap_or_default(),
+            &mut breaches,
+        );
     }
     history(evidence, &of_mail, &messages, &mut breaches);
     newest(&of_mail, &evidence.entries, "MongoDB", &mut breaches);
@@ -164,7 +169,8 @@ fn answers(sent: &Sent, rows: &[&Mail], breaches: &mut Breaches) {
         match rows.first() {
             None => breaches.push((Breach::Lost, format!("{id} was answered by a 200 and is not stored"))),
             Some(row) if row.id != *email_id => {
-                breaches.push((Breach::Wrong, format!("{id} is mail {}, and {email_id} was answered", row.id)));
+                breaches
+                    .push((Breach::Wrong, format!("{id} is mail {}, and {email_id} was answered", row.id)));
             }
             Some(_) => {}
         }
@@ -174,7 +180,9 @@ fn answers(sent: &Sent, rows: &[&Mail], breaches: &mut Breaches) {
 /// A stored mail has its messages, each once and finished as it must be, and shows it.
 fn carried_out(mail: &Mail, delivery: &Delivery, messages: &[&Message], breaches: &mut Breaches) {
     let (steps, update, shows): (&[&str], &[&str], &[&str]) = match delivery.kind {
-        Kind::Mail => (&["extracted"], &["applied", "already", "superseded"], &["completed/auto_matched/synced"]),
+        Kind::Mail => {
+            (&["extracted"], &["applied", "already", "superseded"], &["completed/auto_matched/synced"])
+        }
         Kind::Update => (&[], &["applied", "already", "superseded"], &["completed/auto_matched/synced"]),
         Kind::Unsure => (
             &[],
@@ -186,15 +194,23 @@ fn carried_out(mail: &Mail, delivery: &Delivery, messages: &[&Message], breaches
     let is_settled = ended("email_extraction", steps, mail, messages, breaches)
         && ended("creditor_debt_update", update, mail, messages, breaches);
     if is_settled && !shows.contains(&mail.shows.as_str()) {
-        breaches.push((Breach::Wrong, format!("mail {} ({:?}) shows {}", mail.id, delivery.kind, mail.shows)));
+        breaches
+            .push((Breach::Wrong, format!("mail {} ({:?}) shows {}", mail.id, delivery.kind, mail.shows)));
     }
 }
 
 /// One message of this operation with one of these outcomes; none where there are no outcomes. False if it has not ended.
-fn ended(operation: &str, outcomes: &[&str], mail: &Mail, messages: &[&Message], breaches: &mut Breaches) -> bool {
+fn ended(
+    operation: &str,
+    outcomes: &[&str],
+    mail: &Mail,
+    messages: &[&Message],
+    breaches: &mut Breaches,
+) -> bool {
     let of_operation: Vec<&&Message> =
         messages.iter().filter(|message| message.operation == operation).collect();
-    let mut breach = |breach, what: &str| breaches.push((breach, format!("{operation} of mail {}: {what}", mail.id)));
+    let mut breach =
+        |breach, what: &str| breaches.push((breach, format!("{operation} of mail {}: {what}", mail.id)));
     if of_operation.len() > 1 {
         breach(Breach::Twice, "more than one message");
     }
@@ -209,7 +225,9 @@ fn ended(operation: &str, outcomes: &[&str], mail: &Mail, messages: &[&Message],
     }
     match (&message.outcome, &message.dead) {
         (_, Some(class)) => breach(Breach::Dead, class),
-        (None, None) => breach(Breach::Stuck, &format!("it waits, after {} counted failures", message.retry_count)),
+        (None, None) => {
+            breach(Breach::Stuck, &format!("it waits, after {} counted failures", message.retry_count))
+        }
         (Some(outcome), None) if !outcomes.contains(&outcome.as_str()) => breach(Breach::Wrong, outcome),
         (Some(_), None) => return true,
     }
@@ -244,7 +262,10 @@ fn history(
     for (email_id, messages) in messages {
         let is_applied = messages.iter().any(|message| message.outcome.as_deref() == Some("applied"));
         if is_applied && !written.contains_key(email_id) {
-            breaches.push((Breach::Lost, format!("mail {email_id} is said to be applied and never was in MongoDB")));
+            breaches.push((
+                Breach::Lost,
+                format!("mail {email_id} is said to be applied and never was in MongoDB"),
+            ));
         }
     }
 }
@@ -264,9 +285,14 @@ fn newest(of_mail: &HashMap<EmailId, Delivery>, found: &[Held], place: &str, bre
         match found.get(entry) {
             Some(found) if found == expected => {}
             Some(found) if found.stamp < expected.stamp => {
-                breaches.push((Breach::Lost, format!("entry {entry} in {place}: mail {} is missing", expected.email_id)));
+                breaches.push((
+                    Breach::Lost,
+                    format!("entry {entry} in {place}: mail {} is missing", expected.email_id),
+                ));
             }
-            Some(_) => breaches.push((Breach::Wrong, format!("entry {entry} in {place} holds another value"))),
+            Some(_) => {
+                breaches.push((Breach::Wrong, format!("entry {entry} in {place} holds another value")))
+            }
             None => breaches.push((Breach::Lost, format!("entry {entry} in {place} holds nothing"))),
         }
     }

@@ -15,7 +15,8 @@ use shared::message::Stamp;
 use std::{collections::HashMap, time::Duration};
 use tokio::time::timeout;
 
-const MAILS: &str = "select id, webhook_id, concat_ws('/', processing_status, coalesce(match_status, '-'), sync_status)
+const MAILS: &str =
+    "select id, webhook_id, concat_ws('/', processing_status, coalesce(match_status, '-'), sync_status)
     from incoming_emails";
 const MESSAGES: &str = "select m.aggregate_id::bigint, m.operation, m.outcome, case when m.dead_at is not null then m.error_class end,
     m.retry_count, count(d.id) from outbox_messages m left join decisions d on d.message_id = m.id group by m.id";
@@ -69,7 +70,11 @@ async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, us
 }
 
 /// The changes of entries from this time until now, oldest first: up to a document that is written here to mark the end.
-async fn history(stage: &Stage, since: ClusterTime, clients: &HashMap<Bson, usize>) -> anyhow::Result<Vec<Held>> {
+async fn history(
+    stage: &Stage,
+    since: ClusterTime,
+    clients: &HashMap<Bson, usize>,
+) -> anyhow::Result<Vec<Held>> {
     let collection = stage.clients().await?;
     let mut changes = collection.watch().start_at_operation_time(since).await?;
     let end = collection.insert_one(doc! { "chaos": "the end" }).await?.inserted_id;
@@ -77,7 +82,11 @@ async fn history(stage: &Stage, since: ClusterTime, clients: &HashMap<Bson, usiz
     loop {
         let next = timeout(NEXT, changes.next()).await.context("MongoDB does not tell its changes")?;
         let change: ChangeStreamEvent<Document> = next.context("the changes have an end")??;
-        let id = change.document_key.as_ref().and_then(|key| key.get("_id")).context("a changed document has an id")?;
+        let id = change
+            .document_key
+            .as_ref()
+            .and_then(|key| key.get("_id"))
+            .context("a changed document has an id")?;
         if *id == end {
             collection.delete_one(doc! { "_id": end }).await?;
             return Ok(history);

@@ -28,7 +28,12 @@ pub struct Process {
 impl Process {
     /// Not yet started.
     #[must_use]
-    pub fn new(program: Program, executable: PathBuf, environment: Vec<(String, String)>, folder: &Path) -> Process {
+    pub fn new(
+        program: Program,
+        executable: PathBuf,
+        environment: Vec<(String, String)>,
+        folder: &Path,
+    ) -> Process {
         let name = match program {
             Program::Ingest(index) => format!("ingest-{index}.log"),
             Program::Relay(index) => format!("relay-{index}.log"),
@@ -77,12 +82,19 @@ impl Process {
             Ok(Some(status)) => status,
             Ok(None) if asked.elapsed() > STOP => {
                 self.kill();
-                return Some(Err(anyhow!("{:?} has not ended {} s after SIGTERM", self.program, STOP.as_secs())));
+                return Some(Err(anyhow!(
+                    "{:?} has not ended {} s after SIGTERM",
+                    self.program,
+                    STOP.as_secs()
+                )));
             }
             Ok(None) => return None,
             Err(error) => return Some(Err(error.into())),
         };
-        let well = status.success().then_some(()).with_context(|| format!("{:?} ended with {status} after SIGTERM", self.program));
+        let well = status
+            .success()
+            .then_some(())
+            .with_context(|| format!("{:?} ended with {status} after SIGTERM", self.program));
         Some(well)
     }
 
@@ -108,7 +120,14 @@ impl Process {
     pub fn holds(&self) -> Option<(f64, usize)> {
         let pid = self.child.as_ref()?.id();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().split(' ').next()?.parse::<f64>().ok()?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?
+            .trim()
+            .split(' ')
+            .next()?
+            .parse::<f64>()
+            .ok()?;
         Some((kib / 1024.0, fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count()))
     }
 }

@@ -23,14 +23,15 @@ use tokio::time::sleep;
 
 /// Clients with five entries each.
 const CLIENTS: usize = 200;
-/// The longest lease, of a mail that is being read, and what the promise adds to it.
-const SETTLES: Duration = Duration::from_secs(60 + 30);
+/// The lease of both lanes, and what the promise adds to it.
+const SETTLES: Duration = Duration::from_secs(15 + 30);
 /// Of each kind of breach, so many are told.
 const TOLD: usize = 10;
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const SUPERVISE_EVERY: Duration = Duration::from_millis(100);
 
-const SIZES: &str = "select coalesce(sum(pg_table_size(relid)), 0)::bigint, coalesce(sum(n_dead_tup), 0)::bigint
+const SIZES: &str =
+    "select coalesce(sum(pg_table_size(relid)), 0)::bigint, coalesce(sum(n_dead_tup), 0)::bigint
     from pg_stat_user_tables where relname = 'outbox_messages'";
 
 /// Real ingests, relays, Postgres and MongoDB under load and seeded faults, checked at the end. Results are JSON lines on standard
@@ -73,16 +74,30 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         has_clock: stage.has_clock(),
     };
     let planned = if arguments.every == 0 { Vec::new() } else { schedule(arguments.seed, frame) };
-    for (what, is_there) in [("disk_full (only root may mount a disk for it)", frame.has_disk), ("clock_jump (no faketime)", frame.has_clock)] {
+    for (what, is_there) in [
+        ("disk_full (only root may mount a disk for it)", frame.has_disk),
+        ("clock_jump (no faketime)", frame.has_clock),
+    ] {
         if !is_there {
             say(&format!("not available here: {what}"));
         }
     }
-    say(&format!("{} faults in {} s, {} deliveries a second", planned.len(), length.as_secs(), arguments.rate));
+    say(&format!(
+        "{} faults in {} s, {} deliveries a second",
+        planned.len(),
+        length.as_secs(),
+        arguments.rate
+    ));
     let entries = CLIENTS * crate::stock::CREDITORS;
     let senders = Senders::start(arguments.seed, arguments.rate, entries, stage.addresses.clone())?;
     let watch = Watch::start(stage.postgres.url.clone());
-    let mut play = Play { watch, struck: Vec::new(), clients: senders.clients(), breaches: Vec::new(), soak: arguments.soak };
+    let mut play = Play {
+        watch,
+        struck: Vec::new(),
+        clients: senders.clients(),
+        breaches: Vec::new(),
+        soak: arguments.soak,
+    };
     play.strike(&mut stage, &planned, length).await?;
 
     say("the load ends");
@@ -96,7 +111,11 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let asked = Instant::now();
     let is_settled = play.watch.settles_within(SETTLES.saturating_sub(LAST_ANSWERS)).await;
     let settled = asked.elapsed();
-    say(&format!("{} after {:.1} s; comparing", if is_settled { "settled" } else { "not settled" }, settled.as_secs_f64()));
+    say(&format!(
+        "{} after {:.1} s; comparing",
+        if is_settled { "settled" } else { "not settled" },
+        settled.as_secs_f64()
+    ));
     let Play { watch, struck, mut breaches, .. } = play;
     breaches.extend(account.breaches);
     let evidence = evidence::gather(&stage, account.sent, since).await?;
@@ -106,7 +125,11 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let recoveries = watch.recoveries();
     let answered = evidence.sent.iter().map(|sent| sent.answers.len()).sum::<usize>();
     let outcomes = count(evidence.messages.iter().map(|message| {
-        format!("{}/{}", message.operation, message.outcome.as_deref().or(message.dead.as_deref()).unwrap_or("waiting"))
+        format!(
+            "{}/{}",
+            message.operation,
+            message.outcome.as_deref().or(message.dead.as_deref()).unwrap_or("waiting")
+        )
     }));
     print(&json!({
         "chaos": "result", "seed": arguments.seed, "minutes": arguments.minutes, "rate": arguments.rate,
@@ -137,7 +160,12 @@ struct Play {
 
 impl Play {
     /// Lets the faults come and pass at their times.
-    async fn strike(&mut self, stage: &mut Stage, planned: &[Planned], length: Duration) -> anyhow::Result<()> {
+    async fn strike(
+        &mut self,
+        stage: &mut Stage,
+        planned: &[Planned],
+        length: Duration,
+    ) -> anyhow::Result<()> {
         let (started, mut coming) = (Instant::now(), planned.iter().copied().peekable());
         let mut active: Vec<(Duration, Fault, Mend)> = Vec::new();
         let mut sampled = Instant::now();
@@ -159,7 +187,12 @@ impl Play {
                     say(&format!("{:?} is left out: the one before took longer than planned", next.fault));
                     continue;
                 }
-                say(&format!("{:6.1} s  {:?} for {:.1} s", now.as_secs_f64(), next.fault, next.lasts.as_secs_f64()));
+                say(&format!(
+                    "{:6.1} s  {:?} for {:.1} s",
+                    now.as_secs_f64(),
+                    next.fault,
+                    next.lasts.as_secs_f64()
+                ));
                 active.push((now + next.lasts, next.fault, stage.begin(next.fault).await?));
                 self.struck.push(next.fault);
             } else {
@@ -207,7 +240,8 @@ async fn sizes(stage: &Stage) -> Option<(i64, i64)> {
 
 fn tell(breaches: &Breaches) {
     for kind in BREACHES {
-        let of_kind: Vec<&str> = breaches.iter().filter(|(breach, _)| *breach == kind).map(|(_, what)| what.as_str()).collect();
+        let of_kind: Vec<&str> =
+            breaches.iter().filter(|(breach, _)| *breach == kind).map(|(_, what)| what.as_str()).collect();
         for what in of_kind.iter().take(TOLD) {
             say(&format!("{kind:?}: {what}"));
         }

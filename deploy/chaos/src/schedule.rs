@@ -183,7 +183,9 @@ fn lasts(fault: Fault, random: &mut Rng) -> Duration {
         // sometimes longer than a lease: it wakes up and holds messages that others have carried out meanwhile
         Fault::Freeze(Program::Relay(_)) => random.u64(1_000..22_000),
         // a slow wire at once cured shows nothing
-        Fault::WireToPostgres(..) | Fault::WireToMongod(..) | Fault::ClockJump(..) => random.u64(2_000..9_000),
+        Fault::WireToPostgres(..) | Fault::WireToMongod(..) | Fault::ClockJump(..) => {
+            random.u64(2_000..9_000)
+        }
         Fault::TerminateConnections | Fault::StepDown => 100,
         Fault::Kill(_)
         | Fault::Restart(_)
@@ -202,9 +204,9 @@ fn lasts(fault: Fault, random: &mut Rng) -> Duration {
 #[must_use]
 pub fn part(fault: Fault) -> Part {
     match fault {
-        Fault::Kill(Program::Ingest(_)) | Fault::Restart(Program::Ingest(_)) | Fault::Freeze(Program::Ingest(_)) => {
-            Part::Ingest
-        }
+        Fault::Kill(Program::Ingest(_))
+        | Fault::Restart(Program::Ingest(_))
+        | Fault::Freeze(Program::Ingest(_)) => Part::Ingest,
         Fault::Kill(Program::Relay(_))
         | Fault::Restart(Program::Relay(_))
         | Fault::Freeze(Program::Relay(_))
@@ -288,7 +290,9 @@ mod tests {
             let planned = schedule(seed, frame(10, false));
             for (index, fault) in planned.iter().enumerate() {
                 assert!(fault.at + fault.lasts < frame(10, false).length);
-                for later in planned.iter().skip(index + 1).filter(|later| part(later.fault) == part(fault.fault)) {
+                for later in
+                    planned.iter().skip(index + 1).filter(|later| part(later.fault) == part(fault.fault))
+                {
                     assert!(later.at > fault.at + fault.lasts, "{fault:?} {later:?}");
                 }
             }
@@ -300,7 +304,8 @@ mod tests {
         let planned = schedule(3, frame(10, false));
         let names: HashSet<String> = planned.iter().map(|planned| planned.fault.name()).collect();
         let mut random = Rng::with_seed(0);
-        let all: HashSet<String> = faults(&mut random, frame(10, false)).iter().map(|fault| fault.name()).collect();
+        let all: HashSet<String> =
+            faults(&mut random, frame(10, false)).iter().map(|fault| fault.name()).collect();
         assert_eq!(names, all);
         assert!(planned.windows(2).any(|pair| matches!(pair, [one, next] if next.at < one.at + one.lasts)));
     }

@@ -120,9 +120,15 @@ impl Senders {
         let _ = self.clients.stopped.set(Instant::now());
         self.clients.stop.cancel();
         let sent = self.tasks.join_all().await.into_iter().flatten().collect();
-        let breaches = std::mem::take(&mut *self.clients.breaches.lock().unwrap_or_else(PoisonError::into_inner));
+        let breaches =
+            std::mem::take(&mut *self.clients.breaches.lock().unwrap_or_else(PoisonError::into_inner));
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Account { sent, breaches, requests: count(&self.clients.requests), refused: count(&self.clients.refused) }
+        Account {
+            sent,
+            breaches,
+            requests: count(&self.clients.requests),
+            refused: count(&self.clients.refused),
+        }
     }
 }
 
@@ -160,7 +166,9 @@ impl Clients {
                 continue;
             }
             sent.push(self.deliver(delivery, &mut random).await);
-            if random.u8(..4) == 0 && let Some(late) = kept.pop_front() {
+            if random.u8(..4) == 0
+                && let Some(late) = kept.pop_front()
+            {
                 sent.push(self.deliver(late, &mut random).await);
             }
         }
@@ -236,7 +244,8 @@ impl Clients {
         let began = self.started.elapsed();
         self.requests.fetch_add(1, Ordering::Relaxed);
         let answer = timeout(ANSWER, exchange(address, &self.request(delivery, other_content))).await;
-        let answer = answer.ok().and_then(Result::ok).map(|(status, body)| self.read(delivery, status, &body));
+        let answer =
+            answer.ok().and_then(Result::ok).map(|(status, body)| self.read(delivery, status, &body));
         match answer {
             Some(Answer::Stored(..)) => {
                 let began = u64::try_from(began.as_millis()).unwrap_or(u64::MAX);
@@ -295,7 +304,9 @@ async fn exchange(address: &str, request: &str) -> anyhow::Result<(u16, String)>
     stream.read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no end of the headers")?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
-    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
+    let length = head
+        .lines()
+        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
     ensure!(length.is_none_or(|length| length == body.len()), "the body is cut");
     Ok((status, body.to_owned()))
 }

@@ -87,8 +87,13 @@ impl Stage {
     /// Starts everything, with documents for so many clients. Logs go to `folder`.
     pub async fn new(minutes: u32, clients: usize, folder: PathBuf) -> anyhow::Result<Stage> {
         fs::create_dir_all(&folder)?;
-        let settings =
-            ["max_wal_size=128MB", "min_wal_size=64MB", "wal_recycle=off", "shared_buffers=128MB", "log_checkpoints=off"];
+        let settings = [
+            "max_wal_size=128MB",
+            "min_wal_size=64MB",
+            "wal_recycle=off",
+            "shared_buffers=128MB",
+            "log_checkpoints=off",
+        ];
         let postgres = PostgresServer::with(&settings, DISK_MIB.0 + DISK_MIB.1 * minutes).await;
         let mongo = ReplicaSet::behind_wires(MEMBERS, OPLOG_MIB * minutes.max(10)).await;
         let faketime = env::var("FAKETIME_LIB").ok().filter(|path| !path.is_empty());
@@ -159,7 +164,8 @@ impl Stage {
             }
         };
         environment.push(variable("DATABASE_URL", &url_as(role, &wire.instead(&self.postgres.url))));
-        let executable = env::var_os(binary).with_context(|| format!("{binary} is not set: run deploy/dev chaos"))?;
+        let executable =
+            env::var_os(binary).with_context(|| format!("{binary} is not set: run deploy/dev chaos"))?;
         let mut process = Process::new(program, executable.into(), environment, &self.folder);
         process.start()?;
         self.wires.push((program, wire));
@@ -176,7 +182,8 @@ impl Stage {
     /// The documents, past the wires: as they are on the primary.
     pub async fn clients(&self) -> anyhow::Result<Collection<Document>> {
         let primary = self.mongo.members.get(self.mongo.primary().await).context("a primary")?;
-        let options = mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
+        let options =
+            mongodb::options::CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
         Ok(primary.client().database(DATABASE).collection_with_options("clients", options))
     }
 
@@ -212,8 +219,10 @@ impl Stage {
             }
             Fault::TerminateConnections => {
                 let sql = shared::postgres::connect(&self.postgres.url, "chaos").await?;
-                sql.batch_execute("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'testkit_%'")
-                    .await?;
+                sql.batch_execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'testkit_%'",
+                )
+                .await?;
                 Mend::Nothing
             }
             Fault::DiskFull => {
@@ -241,7 +250,9 @@ impl Stage {
                 let command = doc! { "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 1, "force": true };
                 let primary = self.mongo.members.get(index).context("a member")?;
                 // its answer may be lost: it closes the connections of its clients
-                let _ = timeout(Duration::from_secs(5), primary.client().database("admin").run_command(command)).await;
+                let _ =
+                    timeout(Duration::from_secs(5), primary.client().database("admin").run_command(command))
+                        .await;
                 Mend::Nothing
             }
             Fault::WireToPostgres(program, damage) => {
@@ -333,7 +344,11 @@ impl Stage {
     }
 
     fn wire(&self, program: Program) -> anyhow::Result<&Wire> {
-        self.wires.iter().find(|(whose, _)| *whose == program).map(|(_, wire)| wire).context("a program of the run")
+        self.wires
+            .iter()
+            .find(|(whose, _)| *whose == program)
+            .map(|(_, wire)| wire)
+            .context("a program of the run")
     }
 
     fn clock(&self, relay: usize) -> PathBuf {

@@ -5,7 +5,8 @@ use mongodb::bson::{Document, doc};
 /// Entries of one client.
 pub const CREDITORS: usize = 5;
 const FIRST_NAMES: [&str; 6] = ["Eva", "Marlon", "Hedwig", "Jürgen", "Ines", "Korbinian"];
-const SYLLABLES: [&str; 10] = ["Adl", "Bern", "Dorn", "Eich", "Falk", "Grün", "Holm", "Kirch", "Lind", "Moos"];
+const SYLLABLES: [&str; 10] =
+    ["Adl", "Bern", "Dorn", "Eich", "Falk", "Grün", "Holm", "Kirch", "Lind", "Moos"];
 const HOUSES: [&str; CREDITORS] =
     ["Turmhaus Kontor", "Seeblick Wohnen", "Quarkstein Handel", "Windrad Energie", "Kellerberg Lager"];
 

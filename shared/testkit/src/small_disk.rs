@@ -27,7 +27,8 @@ impl SmallDisk {
     pub fn fill(&self) {
         let output = Command::new("df").args(["-k", "--output=used"]).arg(&self.path).output();
         let output = output.expect("df tells what is used");
-        let used = String::from_utf8_lossy(&output.stdout).lines().last().and_then(|line| line.trim().parse().ok());
+        let used =
+            String::from_utf8_lossy(&output.stdout).lines().last().and_then(|line| line.trim().parse().ok());
         let used: u64 = used.expect("df tells what is used");
         // What is written between the look and the limit makes it one that is refused: then a little more.
         let filled = (0..200).any(|more| self.resize(&format!("{}k", used + 64 * more)));

@@ -96,7 +96,8 @@ impl Wire {
     pub async fn to(target: &str) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let (sender, state) = watch::channel(State { whole: true, cuts: 0, losses: 0, flows: true, pace: None });
+        let (sender, state) =
+            watch::channel(State { whole: true, cuts: 0, losses: 0, flows: true, pace: None });
         let (to, target) = (target.to_owned(), target.to_owned());
         let hold = Arc::new(Mutex::new(None));
         let holding = hold.clone();

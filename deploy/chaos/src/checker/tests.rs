@@ -14,7 +14,9 @@ fn carried(delivery: Delivery, email_id: EmailId, outcome: &str) -> Vec<Message>
         decisions: i64::from(operation == "creditor_debt_update"),
     };
     match delivery.kind {
-        Kind::Mail => vec![message("email_extraction", "extracted"), message("creditor_debt_update", outcome)],
+        Kind::Mail => {
+            vec![message("email_extraction", "extracted"), message("creditor_debt_update", outcome)]
+        }
         Kind::Update => vec![message("creditor_debt_update", outcome)],
         Kind::Unsure => vec![message("creditor_debt_update", "held_for_review")],
         Kind::Absence => vec![message("email_extraction", "not_creditor_reply")],
@@ -121,7 +123,10 @@ fn an_outcome_that_the_delivery_cannot_have_and_a_mail_that_shows_another_are_wr
         message.outcome = Some("already".into());
     };
     assert_eq!(found(written), [Breach::Wrong]);
-    assert_eq!(found(|evidence| evidence.mails[3].shows = "matching/no_match/pending".into()), [Breach::Wrong]);
+    assert_eq!(
+        found(|evidence| evidence.mails[3].shows = "matching/no_match/pending".into()),
+        [Breach::Wrong]
+    );
 }
 
 #[test]
