@@ -78,7 +78,7 @@ async fn history(
     let collection = stage.clients().await?;
     let mut changes = collection.watch().start_at_operation_time(since).await?;
     let end = collection.insert_one(doc! { "chaos": "the end" }).await?.inserted_id;
-    let mut history = Vec::new();
+    let (mut history, mut amounts) = (Vec::new(), HashMap::new());
     loop {
         let next = timeout(NEXT, changes.next()).await.context("MongoDB does not tell its changes")?;
         let change: ChangeStreamEvent<Document> = next.context("the changes have an end")??;
@@ -99,17 +99,17 @@ async fn history(
         let fields = change.update_description.context("an update says what it changes")?.updated_fields;
         // one update of the relay may change several entries of a client
         for creditor in 0..stock::CREDITORS {
-            let path = format!("final_creditor_list.{creditor}");
-            let nested = fields.get(format!("{path}._relay")).cloned();
-            if let Some(mark) = nested {
-                let amount = fields.get(format!("{path}.current_debt_amount"));
-                history.push(held(client * stock::CREDITORS + creditor, Some(&mark), amount)?);
-            } else if let Some(stamp) = fields.get(format!("{path}._relay.stamp")) {
-                let email = fields.get(format!("{path}._relay.email")).context("a mark names its mail")?;
-                let mark = Bson::Document(doc! { "stamp": stamp.clone(), "email": email.clone() });
-                let amount = fields.get(format!("{path}.current_debt_amount"));
-                history.push(held(client * stock::CREDITORS + creditor, Some(&mark), amount)?);
-            }
+            let field = |name: &str| fields.get(format!("final_creditor_list.{creditor}.{name}"));
+            let mark = match (field("_relay"), field("_relay.stamp"), field("_relay.email")) {
+                (Some(mark), ..) => mark.clone(),
+                (None, Some(stamp), Some(email)) => Bson::Document(doc! { "stamp": stamp, "email": email }),
+                (None, ..) => continue,
+            };
+            let entry = client * stock::CREDITORS + creditor;
+            // an amount that stays as it is, is no change
+            let amount = field("current_debt_amount").or(amounts.get(&entry)).cloned();
+            history.push(held(entry, Some(&mark), amount.as_ref())?);
+            amounts.extend(amount.map(|amount| (entry, amount)));
         }
     }
 }
