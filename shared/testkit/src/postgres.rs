@@ -58,6 +58,13 @@ impl Database {
         Database { url: server.url_of(&name), name }
     }
 
+    /// Makes it again what a copy of it was: as a restore from a backup does, under those who are connected to it.
+    pub async fn restore(&self, earlier: &Database) {
+        let server = Server::connect().await;
+        server.run(&format!("drop database {} with (force)", self.name)).await;
+        server.run(&format!("create database {} template {}", self.name, earlier.name)).await;
+    }
+
     /// A new connection to it.
     pub async fn client(&self) -> Client {
         shared::postgres::connect(&self.url, "test").await.expect("the test's database answers")
