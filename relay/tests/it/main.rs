@@ -45,6 +45,7 @@ mod program;
 mod races;
 mod reconcile;
 mod replay;
+mod restore;
 mod review;
 mod rolling;
 mod secrets;
