@@ -211,7 +211,7 @@ async fn http_2_is_refused_by_closing_the_connection() {
     }
 }
 
-/// The admin listener has 64 places.
+/// The admin listener has 512 places.
 #[tokio::test]
 async fn a_flood_of_the_admin_listener_keeps_nobody_from_the_metrics_and_no_sender_out() {
     let mut target = Target::new().await;
@@ -219,7 +219,7 @@ async fn a_flood_of_the_admin_listener_keeps_nobody_from_the_metrics_and_no_send
     let mut crowd = JoinSet::new();
     let slow = Attack {
         name: "",
-        connections: 1000,
+        connections: 2000,
         bytes: b"GET /metrics HTTP/1.1\r\nX: ".to_vec(),
         then: Then::Wait,
     };

@@ -27,6 +27,7 @@ mod feed;
 mod fetch;
 mod fetch_crashes;
 mod fleet;
+mod hostile;
 mod interleavings;
 mod json_shapes;
 mod least_privilege;
