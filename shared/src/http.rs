@@ -81,16 +81,11 @@ where
                 continue;
             }
         };
-        let slot = match slots.clone().try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => {
-                line.make_room();
-                match shutdown.run_until_cancelled(slots.clone().acquire_owned()).await {
-                    Some(Ok(slot)) => slot,
-                    Some(Err(_)) | None => break,
-                }
-            }
-        };
+        let mut slot = slots.clone().try_acquire_owned().ok();
+        while slot.is_none() && !shutdown.is_cancelled() {
+            let room = time::timeout(line.make_room(), slots.clone().acquire_owned());
+            slot = room.await.ok().and_then(Result::ok);
+        }
         // Small answers must not wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
