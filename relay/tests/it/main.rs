@@ -57,4 +57,5 @@ mod taxonomy;
 mod telemetry;
 mod tls;
 mod turns;
+mod upgrade;
 mod world;
