@@ -12,7 +12,7 @@ use crate::{
     openapi,
     problem::Problem,
     problem_pages,
-    request_body::{BodyLimits, HeldBody, discard, receive},
+    request_body::{BodyLimits, HeldBody, Readers, discard, receive},
     request_key,
     request_trace::{REQUEST_ID, RequestTrace},
     source::Source,
@@ -90,6 +90,7 @@ impl App {
             time: config.limits.body_timeout,
             budget: Arc::new(Semaphore::new(budget_bytes)),
             budget_bytes,
+            readers: Readers::default(),
         };
         Arc::new(App { access, bodies, store, readiness })
     }

@@ -278,7 +278,8 @@ pub fn broke_webhook_unique(error: &Error) -> bool {
     })
 }
 
-/// A missing table or column is a migration that has not run yet, which passes; so does a statement that a pooler has forgotten.
+/// A missing table, column or right is a migration that has not run yet, or has not come to the rights, which passes; so does a statement
+/// that a pooler has forgotten.
 #[must_use]
 pub fn classify(error: Error) -> CommitError {
     let Some(server) = error.as_db_error() else { return CommitError::Unavailable(reason(&error)) };
@@ -287,8 +288,12 @@ pub fn classify(error: Error) -> CommitError {
     let message = code.code().starts_with("42").then(|| server.message());
     let words = [Some(code.code()), server.table(), server.column(), server.constraint(), message];
     let words = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    let passes =
-        [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INVALID_SQL_STATEMENT_NAME];
+    let passes = [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        SqlState::INVALID_SQL_STATEMENT_NAME,
+    ];
     if is_transient(&error) || passes.contains(code) {
         CommitError::Unavailable(words)
     } else {

@@ -1,19 +1,29 @@
 //! Taking in a request's body: within its size, its time, and one budget over all bodies at once.
+//!
+//! Where the budget is used up, the body that is being read for the longest makes room, and its sender gets the 503: a few clients that
+//! send large bodies slowly would else keep everybody out, and nobody has to be known to send a body.
 
 use crate::{problem::Problem, telemetry::Full};
 use http_body_util::BodyExt;
 use hyper::{body::Body, body::Bytes, body::Incoming};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Bytes of an unwanted body that are read and thrown away, so that the client, still writing, gets the answer and not a
 /// reset.
 const MAX_DISCARDED_BYTES: usize = 4 << 20;
 /// How long that may take.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
+/// For a body that has to make room to be let go.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// The bounds of bodies.
 #[derive(Debug, Clone)]
@@ -26,6 +36,61 @@ pub struct BodyLimits {
     pub budget: Arc<Semaphore>,
     /// All permits.
     pub budget_bytes: usize,
+    /// Who has them and is still reading.
+    pub readers: Readers,
+}
+
+/// The bodies that are being read, in the order of their beginnings.
+#[derive(Debug, Clone, Default)]
+pub struct Readers(Arc<Mutex<BTreeMap<u64, Reading>>>);
+
+/// One of them.
+#[derive(Debug, Default)]
+struct Reading {
+    bytes: usize,
+    ended: CancellationToken,
+}
+
+impl Readers {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Reading>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> Reader {
+        let (mut all, ended) = (self.all(), CancellationToken::new());
+        let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+        all.insert(number, Reading { bytes: 0, ended: ended.clone() });
+        Reader { number, ended, readers: self.clone() }
+    }
+}
+
+/// A body's place among them, until it is read.
+struct Reader {
+    number: u64,
+    ended: CancellationToken,
+    readers: Readers,
+}
+
+impl Reader {
+    fn has(&self, bytes: usize) {
+        if let Some(own) = self.readers.all().get_mut(&self.number) {
+            own.bytes = bytes;
+        }
+    }
+
+    /// Ends the oldest body before this one that has so much; whether there is one.
+    fn ends_an_older_one(&self, bytes: usize) -> bool {
+        let all = self.readers.all();
+        let mut older = all.range(..self.number).map(|(_, reading)| reading);
+        let found = older.find(|reading| reading.bytes >= bytes && !reading.ended.is_cancelled());
+        found.map(|reading| reading.ended.cancel()).is_some()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.readers.all().remove(&self.number);
+    }
 }
 
 impl BodyLimits {
@@ -56,6 +121,7 @@ pub async fn receive(body: &mut Incoming, limits: &BodyLimits) -> Result<HeldBod
     if usize::try_from(body.size_hint().lower()).map_or(true, |promised| promised > limits.bytes) {
         return Err(too_large());
     }
+    let reader = limits.readers.begin();
     let read = async {
         let mut held = HeldBody { bytes: Bytes::new(), share: None };
         let mut bytes = Vec::new();
@@ -67,19 +133,30 @@ pub async fn receive(body: &mut Incoming, limits: &BodyLimits) -> Result<HeldBod
             if bytes.len() + data.len() > limits.bytes {
                 return Err(too_large());
             }
-            held.grow(data.len(), &limits.budget)?;
+            held.grow(data.len(), &limits.budget, &reader).await?;
             bytes.extend_from_slice(&data);
+            reader.has(bytes.len());
         }
         held.bytes = bytes.into();
         Ok(held)
     };
-    timeout(limits.time, read).await.unwrap_or(Err(Problem::BodyTooSlow))
+    let made_room = reader.ended.clone();
+    let read = timeout(limits.time, read);
+    let Some(read) = made_room.run_until_cancelled(read).await else { return Err(Full::Bodies.shed()) };
+    read.unwrap_or(Err(Problem::BodyTooSlow))
 }
 
 impl HeldBody {
-    fn grow(&mut self, bytes: usize, budget: &Arc<Semaphore>) -> Result<(), Problem> {
+    async fn grow(&mut self, bytes: usize, budget: &Arc<Semaphore>, reader: &Reader) -> Result<(), Problem> {
         let permits = u32::try_from(bytes).map_err(|_| Full::Bodies.shed())?;
-        let more = budget.clone().try_acquire_many_owned(permits).map_err(|_| Full::Bodies.shed())?;
+        let more = match budget.clone().try_acquire_many_owned(permits) {
+            Ok(more) => more,
+            Err(_) if reader.ends_an_older_one(bytes) => {
+                let room = timeout(ROOM, budget.clone().acquire_many_owned(permits)).await;
+                room.ok().and_then(Result::ok).ok_or_else(|| Full::Bodies.shed())?
+            }
+            Err(_) => return Err(Full::Bodies.shed()),
+        };
         match &mut self.share {
             Some(share) => share.merge(more),
             None => self.share = Some(more),

@@ -27,8 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Between two warnings that unsigned webhooks are taken.
 const UNSIGNED_WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Connections of the admin listener.
-const ADMIN_CONNECTIONS: usize = 64;
 
 /// Why the program cannot run at all.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +180,7 @@ async fn serve_admin(
     end: CancellationToken,
 ) {
     let limits = Limits {
-        connections: ADMIN_CONNECTIONS,
+        connections: admin::CONNECTIONS,
         header_timeout,
         drain_timeout: Duration::from_secs(1),
         open: None,

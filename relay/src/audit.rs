@@ -212,8 +212,11 @@ pub async fn audit(context: &Context, lookback_days: u32) -> Result<Audit, Stop>
     let options = Options { scope, repair: false, repair_edited: false, rows_per_second: u32::MAX };
     let mut tally = Tally::new(MOST_COMPARED);
     reconcile::compare(context, options, None, &mut tally).await?;
-    let drifted = tally.findings.into_iter().filter(|finding| mails.contains(&finding.email_id));
-    issues.extend(drifted.map(of_drift));
+    let drifted = tally.findings.into_iter().filter_map(|finding| {
+        let email_id = finding.email_id.filter(|id| mails.contains(id))?;
+        Some(of_drift(email_id, finding))
+    });
+    issues.extend(drifted);
     Ok(sum_up(lookback_days, mails.len(), issues))
 }
 
@@ -241,14 +244,14 @@ async fn mails(context: &Context, since: Timestamp) -> Result<(HashSet<EmailId>,
     Ok((all.iter().map(|row| row.get(0)).collect(), wrong.iter().filter_map(issue).collect()))
 }
 
-fn of_drift(finding: Finding) -> Issue {
+fn of_drift(email_id: EmailId, finding: Finding) -> Issue {
     let (kind, plan) = match finding.drift {
         Drift::LostUpdate | Drift::LostFence => (Kind::AmountMismatch, Plan::ReSync),
         Drift::Edited | Drift::Ahead | Drift::Unreadable => (Kind::AmountMismatch, Plan::ManualReview),
         Drift::EntryGone | Drift::ClientGone => (Kind::MissingRecord, Plan::ManualReview),
     };
     Issue {
-        email_id: finding.email_id,
+        email_id,
         kind,
         // The amount that people see is right; only the mark is missing that keeps an older mail from it.
         severity: if finding.drift == Drift::LostFence { Severity::Low } else { kind.severity() },

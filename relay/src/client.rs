@@ -1,5 +1,6 @@
 //! What the relay knows of a client document: plain data, as matching and the write guard read it. Knows nothing of BSON.
 
+use jiff::Timestamp;
 use shared::{message::EmailId, money::Amount};
 
 /// A document of the collection `clients`.
@@ -33,6 +34,8 @@ pub struct Entry {
     pub identity: Identity,
     /// `current_debt_amount`.
     pub stored: StoredAmount,
+    /// `response_received_at`: when the creditor's answer came, whoever has entered it.
+    pub answered_at: Option<Timestamp>,
     /// Our own mark in the entry; None = missing or not ours to read.
     pub fence: Option<Fence>,
 }

@@ -194,6 +194,7 @@ mod tests {
             addressable: true,
             identity,
             stored: StoredAmount::None,
+            answered_at: None,
             fence: None,
         }
     }

@@ -22,7 +22,10 @@ use mongodb::{
     Collection, Database,
     bson::{Bson, Document, RawArrayBuf, RawBson, RawDocumentBuf, doc, oid::ObjectId, rawdoc},
     error::Error,
-    options::{ClientOptions, Collation, CollationStrength, ReadConcern, ReadPreference, SelectionCriteria},
+    options::{
+        ClientOptions, Collation, CollationStrength, FindOptions, Hint, ReadConcern, ReadPreference,
+        SelectionCriteria,
+    },
 };
 use shared::{message::MessageId, trace::TraceId};
 use std::{
@@ -57,6 +60,19 @@ pub struct Clients {
     comment: Comment,
     /// Since when no call has succeeded; None after one that has.
     away_since: Arc<Mutex<Option<Timestamp>>>,
+}
+
+/// A place in the order of all clients; the default is their beginning.
+#[derive(Debug, Default)]
+pub struct Place(Option<Bson>);
+
+/// Some clients in the order of their `_id`s.
+#[derive(Debug)]
+pub struct Page {
+    /// Those that can be read.
+    pub found: Vec<Found>,
+    /// Where the next page begins; None = there are no more.
+    pub next: Option<Place>,
 }
 
 /// What a batch came to.
@@ -158,14 +174,35 @@ impl Clients {
         Ok(found)
     }
 
+    /// The next clients of all, from this place on.
+    ///
+    /// # Errors
+    /// [`Failure`] of the sink; a permanent one if they are too much at once.
+    pub async fn page(&self, from: &Place, limit: u32) -> Result<Page, Failure> {
+        // By the bounds of the index: a filter would compare ids of one type only.
+        let options = FindOptions::builder()
+            .min(from.0.clone().map(|id| doc! { "_id": id }))
+            .hint(Hint::Keys(doc! { "_id": 1 }))
+            .sort(doc! { "_id": 1 })
+            .limit(i64::from(limit) + 1)
+            .build();
+        let mut documents = self.read(Document::new(), fields(), options).await?;
+        let mut next = None;
+        if documents.len() > usize::try_from(limit).unwrap_or(usize::MAX)
+            && let Some(first) = documents.pop()
+        {
+            let unreadable = || Failure::new(FailureClass::Permanent, "a client document cannot be read");
+            let id = first.get("_id").ok().flatten().ok_or_else(unreadable)?;
+            next = Some(Place(Some(Bson::try_from(id).map_err(|_| unreadable())?)));
+        }
+        Ok(Page { found: documents.into_iter().filter_map(read_client).collect(), next })
+    }
+
     /// The clients of a filter; those with an entry that only its position tells are read once more, with the list's length.
     async fn find(&self, filter: Document, collation: Option<Collation>) -> Result<Vec<Found>, Failure> {
-        let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
-        let identity = Identity::default().fields().map(|(name, _)| name);
-        for field in identity.into_iter().chain(AS_READ) {
-            fields.insert(format!("{LIST}.{field}"), 1);
-        }
-        let documents = self.read(filter, collation, fields.clone()).await?;
+        let mut fields = fields();
+        let options = FindOptions::builder().collation(collation).build();
+        let documents = self.read(filter, fields.clone(), options).await?;
         let found = documents.into_iter().filter_map(read_client);
         let (by_position, mut found): (Vec<Found>, Vec<Found>) = found.partition(Found::needs_positions);
         if !by_position.is_empty() {
@@ -175,7 +212,7 @@ impl Clients {
                 "list_length",
                 doc! { "$cond": [{ "$isArray": format!("${LIST}") }, { "$size": format!("${LIST}") }, -1] },
             );
-            let documents = self.read(one_of(by_position.iter())?, None, fields).await?;
+            let documents = self.read(one_of(by_position.iter())?, fields, FindOptions::default()).await?;
             found.extend(documents.into_iter().filter_map(read_client));
         }
         Ok(found)
@@ -187,7 +224,8 @@ impl Clients {
     /// [`Failure`] of the sink.
     pub async fn carried(&self, updates: &[EntryUpdate<'_>]) -> Result<HashSet<usize>, Failure> {
         let fields = doc! { format!("{LIST}.id"): 1, format!("{LIST}.current_debt_amount"): 1, format!("{LIST}.{MARK}"): 1 };
-        let documents = self.read(one_of(updates.iter().map(|update| update.found))?, None, fields).await?;
+        let filter = one_of(updates.iter().map(|update| update.found))?;
+        let documents = self.read(filter, fields, FindOptions::default()).await?;
         let found: Vec<Found> = documents.into_iter().filter_map(read_client).collect();
         let clients: HashMap<&str, &Client> =
             found.iter().map(|found| (found.client.client_id.as_str(), &found.client)).collect();
@@ -212,21 +250,19 @@ impl Clients {
     async fn read(
         &self,
         filter: Document,
-        collation: Option<Collation>,
         fields: Document,
+        mut options: FindOptions,
     ) -> Result<Vec<RawDocumentBuf>, Failure> {
-        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-        let mut find = self
+        options.limit.get_or_insert(FIND_LIMIT.try_into().unwrap_or(i64::MAX));
+        let find = self
             .collection
             .find(filter)
+            .with_options(options)
             .projection(fields)
-            .limit(FIND_LIMIT.try_into().unwrap_or(i64::MAX))
             .max_time(SERVER_TIME)
-            .comment(Bson::Document(self.comment.document().clone()));
-        find = find.selection_criteria(primary).read_concern(ReadConcern::majority());
-        if let Some(collation) = collation {
-            find = find.collation(collation);
-        }
+            .comment(Bson::Document(self.comment.document().clone()))
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .read_concern(ReadConcern::majority());
         let read = async {
             let (mut cursor, mut documents, mut bytes) = (find.await?, Vec::new(), 0);
             while let Some(document) = cursor.try_next().await? {
@@ -336,6 +372,15 @@ fn refuse_unverified(url: &str) -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// What of a document matching, guard and fence read.
+fn fields() -> Document {
+    let mut fields = doc! { "aktenzeichen": 1, "firstName": 1, "lastName": 1 };
+    for field in Identity::default().fields().map(|(name, _)| name).into_iter().chain(AS_READ) {
+        fields.insert(format!("{LIST}.{field}"), 1);
+    }
+    fields
 }
 
 /// An `_id` that is a number, from its text in [`Client::client_id`].

@@ -1,7 +1,8 @@
 //! The messages' rows: claim, finish, and every other change of a message after its insertion.
 //!
 //! A claim is a value; its row changes only through the finish, which names the claim count it was given. A row that has moved on
-//! (the lease ended, somebody else claimed it) is not touched, and nothing else of that message is written either.
+//! (the lease ended, somebody else claimed it) is not touched, and nothing else of that message is written either. Nor is another
+//! message of the same id, which there is once Postgres has been restored under a running relay.
 
 mod backlog;
 mod dead_letters;
@@ -22,6 +23,7 @@ pub use dead_letters::{
 };
 pub use discard::discard;
 pub use finish::{Receipt, finish, release};
+use jiff::Timestamp;
 pub use label::Label;
 use low_water_mark::Found;
 pub use low_water_mark::LowWaterMark;
@@ -60,7 +62,8 @@ with due as materialized (
     from found where o.id = found.id
         and coalesce(o.id = (select min(id) from found where unfinished_claims >= $7), true)
     returning o.id, o.claim_count, o.aggregate_id, o.payload::text, o.retry_count, o.max_retries,
-        extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot, o.idempotency_key, o.traceparent
+        extract(epoch from now() - o.first_missing_at)::float8, o.unfinished_claims, found.is_hot, o.idempotency_key, o.traceparent,
+        o.created_at
 )
 select claimed.*, highest.id from (select coalesce(max(id), 0) as id from outbox_messages) highest left join claimed on true";
 
@@ -82,6 +85,8 @@ pub struct Claim {
     pub label: Arc<Label>,
     operation: Operation,
     claim_count: i64,
+    /// Tells it from another message that got its id after Postgres was restored to an earlier point.
+    created_at: Timestamp,
     is_hot: bool,
     /// Claims in a row that nobody finished, without this one.
     unfinished_before: i32,
@@ -295,7 +300,7 @@ pub async fn claim(
             // A suspect is taken alone, with others left above and below it.
             hot: hot().min().zip(hot().max()).filter(|_| !is_suspect),
             may_have_more: is_suspect || i64::try_from(claims.len()) == Ok(limit),
-            highest: rows.first().map_or(0, |row| row.get(11)),
+            highest: rows.first().map_or(0, |row| row.get(12)),
         };
         mark.walked(walk, found, now.elapsed(), Instant::now());
         if !claims.is_empty() || !mark.is_behind() || began.elapsed() >= CLAIM_LOOK {
@@ -321,6 +326,7 @@ fn read_claim(row: &tokio_postgres::Row, operation: Operation) -> Option<Claim> 
     Some(Claim {
         id,
         claim_count: row.get(1),
+        created_at: row.get(11),
         email_id,
         label: Arc::new(label),
         operation,

@@ -8,6 +8,7 @@ mod look;
 mod plan;
 mod schedule;
 mod store;
+mod unknown;
 
 pub use plan::{Debt, Drift, Seen, drift};
 pub use schedule::{Schedule, run as run_regularly};
@@ -39,8 +40,10 @@ const PAGE: i64 = 500;
 /// How often suspects are looked at, and how long the pause between two looks is: a finish that was on its way has arrived by then.
 const LOOKS: usize = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
-/// Findings that a report lists one by one; it counts all.
-const MOST_LISTED: usize = 200;
+/// Findings that a report lists one by one, more than a restored Postgres may have lost in some hours; it counts all.
+const MOST_LISTED: usize = 50_000;
+/// Those of them that are kept.
+const MOST_KEPT: usize = 200;
 /// For one look into Postgres.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -66,16 +69,20 @@ pub struct Finding {
     pub entry_key: String,
     /// How it differs.
     pub drift: Drift,
-    /// The mail whose amount should be there.
-    pub email_id: i64,
+    /// The mail whose amount should be there; None = the ledger does not know the entry.
+    pub email_id: Option<i64>,
     /// What the ledger says is there.
-    pub ledger_amount: Amount,
+    pub ledger_amount: Option<Amount>,
     /// Its stamp.
-    pub ledger_stamp: Stamp,
+    pub ledger_stamp: Option<Stamp>,
     /// What is there; None = nothing that could be read.
     pub mongodb_amount: Option<Amount>,
     /// The stamp that is there.
     pub mongodb_stamp: Option<String>,
+    /// The mail of the mark that is there. Where Postgres was restored, its number may be another mail's now.
+    pub mongodb_email_id: Option<i64>,
+    /// The time in that mark: when its mail was received, or the amount was put right.
+    pub mongodb_received_at: Option<Timestamp>,
     /// Whether a repair was enqueued.
     pub is_repaired: bool,
 }
@@ -138,6 +145,13 @@ impl Tally {
             findings: Vec::new(),
         }
     }
+
+    fn add(&mut self, finding: Finding) {
+        *self.by_drift.entry(finding.drift.name()).or_default() += 1;
+        if self.findings.len() < self.most_listed {
+            self.findings.push(finding);
+        }
+    }
 }
 
 /// Why a comparison ended early.
@@ -178,8 +192,8 @@ pub async fn run(context: &Context, run: Run, options: Options) -> Result<Report
         findings: tally.findings,
         error_message: error,
     };
-    let details =
-        json!({ "repair": options.repair, "by_drift": report.by_drift, "findings": report.findings });
+    let kept = report.findings.get(..MOST_KEPT).unwrap_or(&report.findings);
+    let details = json!({ "repair": options.repair, "by_drift": report.by_drift, "findings": kept });
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let ending = Ending {
         checked: number(report.records_checked),
@@ -214,7 +228,7 @@ fn count(report: &Report) {
     }
 }
 
-/// Compares the ledger with MongoDB page by page. Repairs belong to a run; without one nothing is enqueued.
+/// Compares the ledger with MongoDB page by page, and where it compares everything, MongoDB with the ledger too. Repairs belong to a run; without one nothing is enqueued.
 ///
 /// # Errors
 /// Why it ended early; what was found until then is in the tally.
@@ -244,10 +258,14 @@ pub async fn compare(
             settle(context, options, run, found, tally).await?;
         }
         if page.is_empty() {
-            return Ok(());
+            break;
         }
         sleep_until(began + Duration::from_secs(1) * rows / options.rows_per_second.max(1)).await;
     }
+    if options.scope == Scope::All {
+        unknown::compare(context, options, tally).await?;
+    }
+    Ok(())
 }
 
 /// Looks at suspects until nothing is left of them or they have differed often enough.
@@ -297,29 +315,30 @@ async fn settle(
         }
     }
     for suspect in suspects {
-        *tally.by_drift.entry(suspect.drift.name()).or_default() += 1;
-        if tally.findings.len() < tally.most_listed {
-            let key = run.map(|run| key(run, &suspect.debt));
-            tally.findings.push(suspect.finding(key.is_some_and(|key| repaired.contains(&key))));
-        }
+        let is_repaired = run.is_some_and(|run| repaired.contains(&key(run, &suspect.debt)));
+        tally.add(suspect.finding(is_repaired));
     }
     Ok(())
 }
 
 impl Suspect {
     fn finding(self, is_repaired: bool) -> Finding {
-        let Suspect { debt, drift, expected, .. } = self;
+        let Suspect { debt, drift, expected, mark, .. } = self;
         let (mongodb_amount, mongodb_stamp) =
             expected.map(|seen| (seen.amount, seen.stamp)).unwrap_or_default();
         Finding {
             client_id: debt.client_id,
             entry_key: debt.entry_key,
             drift,
-            email_id: debt.email_id,
-            ledger_amount: debt.amount,
-            ledger_stamp: debt.stamp,
+            email_id: Some(debt.email_id),
+            ledger_amount: Some(debt.amount),
+            ledger_stamp: Some(debt.stamp),
+            mongodb_received_at: mongodb_stamp
+                .as_deref()
+                .and_then(|stamp| stamp.parse::<Stamp>().ok()?.time()),
             mongodb_amount,
             mongodb_stamp,
+            mongodb_email_id: mark,
             is_repaired,
         }
     }

@@ -207,7 +207,7 @@ async fn serve_admin(
     shutdown: CancellationToken,
 ) {
     let limits = Limits {
-        connections: 64,
+        connections: admin::CONNECTIONS,
         header_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(2),
         open: None,

@@ -13,6 +13,10 @@ use std::{
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+/// Open connections of an admin listener. A few would do; with so many a flood takes its time to push out one that is being answered,
+/// and the usual limit of 1,024 open files leaves as many for the work.
+pub const CONNECTIONS: usize = 512;
+
 /// What a program still misses before it can do its work; empty = ready.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {

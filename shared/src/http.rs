@@ -1,10 +1,14 @@
 //! The HTTP/1 accept loop of every listener: connection limit, header timeout, drain.
 //!
+//! A full listener still lets everybody in: the quietest connection makes room (`http/line.rs`).
 //! Knows no route. A handler always answers: its failures are responses.
+
+mod line;
 
 use http_body_util::Full;
 use hyper::{Request, Response, body::Bytes, body::Incoming, header, service::service_fn};
 use hyper_util::{rt::TokioIo, rt::TokioTimer, server::graceful::GracefulShutdown};
+use line::Line;
 use metrics::Gauge;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time};
@@ -20,7 +24,7 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// The bounds of one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Open connections; further ones wait in the kernel's backlog.
+    /// Open connections; for a further one the quietest is closed.
     pub connections: usize,
     /// From the first byte awaited to the end of the headers; closes idle keep-alive connections too. Also for a client that does
     /// not read its answers, which hyper would wait for for ever.
@@ -57,7 +61,7 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let (slots, line) = (Arc::new(Semaphore::new(limits.connections)), Line::default());
     let open = limits.open.map_or_else(Gauge::noop, |name| metrics::gauge!(name));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -67,7 +71,6 @@ where
         .max_headers(100)
         .max_buf_size(MAX_HEAD_BYTES);
     loop {
-        let Some(Ok(slot)) = shutdown.run_until_cancelled(slots.clone().acquire_owned()).await else { break };
         let stream = match shutdown.run_until_cancelled(listener.accept()).await {
             None => break,
             Some(Ok((stream, _))) => stream,
@@ -78,16 +81,24 @@ where
                 continue;
             }
         };
+        let mut slot = slots.clone().try_acquire_owned().ok();
+        while slot.is_none() && !shutdown.is_cancelled() {
+            let room = time::timeout(line.make_room(), slots.clone().acquire_owned());
+            slot = room.await.ok().and_then(Result::ok);
+        }
         // Small answers must not wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.header_timeout));
         let handler = handler.clone();
         let ending = shutdown.clone();
+        let place = line.place();
+        let own = place.clone();
         let service = service_fn(move |request| {
-            let (reply, ending) = (handler(request), ending.clone());
+            let (reply, ending, own) = (handler(request), ending.clone(), own.clone());
             async move {
                 let mut reply = reply.await;
+                own.answered();
                 if ending.is_cancelled() {
                     reply.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
                 }
@@ -96,7 +107,7 @@ where
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         let open = Open::counted(open.clone());
-        tokio::spawn(async move {
+        line.spawn(&place, async move {
             // A connection's end, good or bad, concerns its client only.
             let _ = connection.await;
             drop((slot, open));

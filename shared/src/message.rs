@@ -69,6 +69,12 @@ impl Stamp {
         self.0
     }
 
+    /// The time in it: when the mail was received, or an amount was put right.
+    #[must_use]
+    pub fn time(self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.0 >> 20).ok()
+    }
+
     /// The revision that the stamp carries.
     #[must_use]
     pub fn revision(self) -> Revision {

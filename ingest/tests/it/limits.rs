@@ -84,24 +84,35 @@ async fn a_connection_that_is_kept_and_not_used_is_closed() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_until_one_ends() {
+async fn for_a_connection_beyond_the_limit_the_one_without_an_answer_for_the_longest_is_closed() {
     let database = Database::new().await;
     let mut narrow = config(&database.url);
-    narrow.limits.connections = 2;
+    narrow.limits.connections = 3;
     let service = Service::start(narrow).await;
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut stream = TcpStream::connect(service.address).await.unwrap();
+    let ask = async |stream: &mut TcpStream| {
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        read_until(&mut stream, "ok\n").await;
-        held.push(stream);
+        assert!(read_until(stream, "ok\n").await.starts_with("HTTP/1.1 200"));
+    };
+    let mut first = TcpStream::connect(service.address).await.unwrap();
+    ask(&mut first).await;
+    // Neither a head nor a body that is on its way counts as an answer.
+    let mut slow = TcpStream::connect(service.address).await.unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ").await.unwrap();
+    let mut slower = TcpStream::connect(service.address).await.unwrap();
+    let half = b"POST /v1/webhooks/zendesk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    slower.write_all(half).await.unwrap();
+    ask(&mut first).await;
+    let mut others = Vec::new();
+    for quiet in [&mut slow, &mut slower] {
+        let mut other = TcpStream::connect(service.address).await.unwrap();
+        ask(&mut other).await;
+        others.push(other);
+        assert_eq!(read_until(quiet, "\0").await, "");
     }
-    let mut third = TcpStream::connect(service.address).await.unwrap();
-    third.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    let early = tokio::time::timeout(Duration::from_millis(300), read_until(&mut third, "ok\n")).await;
-    assert!(early.is_err(), "{early:?}");
-    held.pop();
-    assert!(read_until(&mut third, "ok\n").await.starts_with("HTTP/1.1 200"));
+    ask(&mut first).await;
+    for other in &mut others {
+        ask(other).await;
+    }
 }
 
 #[tokio::test]
@@ -118,7 +129,7 @@ async fn a_client_that_asks_and_never_reads_the_answers_is_cut_off() {
 }
 
 #[tokio::test]
-async fn bodies_beyond_the_common_budget_are_a_503_and_the_budget_comes_back() {
+async fn a_body_beyond_the_common_budget_ends_the_one_that_is_being_read_for_the_longest_with_a_503() {
     let database = Database::new().await;
     let mut small = config(&database.url);
     small.limits.body_bytes = 1000;
@@ -129,11 +140,20 @@ async fn bodies_beyond_the_common_budget_are_a_503_and_the_budget_comes_back() {
     slow.write_all(&[b' '; 899]).await.unwrap();
     let body = "x".repeat(200);
     let unsigned = || service.post(ZENDESK, Vec::new(), body.clone());
-    eventually("the slow body to be held", || async { unsigned().await.status == 503 }).await;
-    unsigned().await.is_problem(503, "overloaded");
-    slow.write_all(b" ").await.unwrap();
-    assert!(read_until(&mut slow, "signature-missing").await.starts_with("HTTP/1.1 401"));
+    let ask = async {
+        let held = "ingest_queue_bytes 899";
+        eventually("the slow body to be held", || async {
+            String::from_utf8_lossy(&get(service.admin_address, "/metrics").await.body).contains(held)
+        })
+        .await;
+        unsigned().await.is_problem(401, "signature-missing");
+    };
+    let (answer, ()) = tokio::join!(read_until(&mut slow, "overloaded"), ask);
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     unsigned().await.is_problem(401, "signature-missing");
+    // One that is alone with what it needs has nobody to end.
+    let alone = service.post(ZENDESK, Vec::new(), "x".repeat(1000)).await;
+    alone.is_problem(401, "signature-missing");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod debt_updates;
 mod emails;
 mod group_commit;
 mod harness;
+mod hostile;
 mod interface;
 mod keys;
 mod limits;

@@ -298,11 +298,11 @@ fn a_port_in_use_is_exit_1_and_names_the_variable() {
 }
 
 /// A running program and everything that it says.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     said: Arc<Mutex<String>>,
-    address: SocketAddr,
-    admin: SocketAddr,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Running {
@@ -313,7 +313,7 @@ impl Running {
     }
 
     /// Starts it with JSON log lines at the finest level and reads the addresses from them.
-    fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+    pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Running {
         let common = [
             ("INGEST_LISTEN", "127.0.0.1:0"),
             ("INGEST_ADMIN_LISTEN", "127.0.0.1:0"),
@@ -321,7 +321,7 @@ impl Running {
             ("RUST_LOG", "trace"),
         ];
         let arguments = [&["serve"], arguments].concat();
-        let mut child = program(&arguments, &[environment, common.as_slice()].concat()).spawn().unwrap();
+        let mut child = program(&arguments, &[common.as_slice(), environment].concat()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let said = Arc::new(Mutex::new(String::new()));
         let listening = loop {
@@ -344,7 +344,7 @@ impl Running {
         Running { address: address("address"), admin: address("admin"), child, said }
     }
 
-    async fn zendesk(&self, body: &str) -> Answer {
+    pub(crate) async fn zendesk(&self, body: &str) -> Answer {
         self.zendesk_with(zendesk_verifier().sign(jiff::Timestamp::now(), body.as_bytes()), body).await
     }
 
@@ -356,8 +356,19 @@ impl Running {
         send(self.address, request.body(body.to_owned().into_bytes().into()).unwrap()).await
     }
 
+    /// A number in kB of `/proc/PID/status`, or how many files it has open.
+    pub(crate) fn measure(&self, what: &str) -> usize {
+        let folder = format!("/proc/{}", self.child.id());
+        if what == "files" {
+            return std::fs::read_dir(folder + "/fd").unwrap().count();
+        }
+        let status = std::fs::read_to_string(folder + "/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        line.split_whitespace().find_map(|word| word.parse().ok()).unwrap()
+    }
+
     /// Sends SIGTERM and waits for the end.
-    async fn terminate(&mut self) -> i32 {
+    pub(crate) async fn terminate(&mut self) -> i32 {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(kill.success());
         let mut code = None;

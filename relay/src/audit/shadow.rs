@@ -178,8 +178,8 @@ async fn judge(
             && entry.stored != StoredAmount::Unreadable
         {
             meant.mongodb_amount = entry.stored.known();
-            let answered = found.response_received_at(entry);
-            meant.agreement = judgement(meant, answered.zip(*since).is_some_and(|(at, since)| at >= since));
+            meant.agreement =
+                judgement(meant, entry.answered_at.zip(*since).is_some_and(|(at, since)| at >= since));
         }
     }
     Ok(entries.into_iter().map(|(meant, _)| meant).collect())

@@ -89,13 +89,18 @@ fn print_report(report: &Report) {
     for finding in &report.findings {
         let text =
             |amount: Option<shared::money::Amount>| amount.map_or_else(|| "-".into(), |a| a.to_string());
+        let email = finding.email_id.map_or_else(|| "-".into(), |id| id.to_string());
+        // What Postgres has lost is found at the provider by its time; its number may be another mail's now.
+        let newer = match (finding.drift, finding.mongodb_received_at) {
+            (reconcile::Drift::Ahead, Some(at)) => format!("  of {at:.0}"),
+            _ => String::new(),
+        };
         println!(
-            "  {:<12} {}/{}  email {}  ledger {}  MongoDB {}{}",
+            "  {:<12} {}/{}  email {email}  ledger {}  MongoDB {}{newer}{}",
             finding.drift.name(),
             finding.client_id,
             finding.entry_key,
-            finding.email_id,
-            finding.ledger_amount,
+            text(finding.ledger_amount),
             text(finding.mongodb_amount),
             if finding.is_repaired { "  -> repair enqueued" } else { "" },
         );

@@ -47,13 +47,6 @@ impl Found {
         Some(fields_of(list.into_iter().nth(position)?.ok()?.as_document()?, AS_READ))
     }
 
-    /// When an entry of it was answered, as its `response_received_at` says.
-    #[must_use]
-    pub fn response_received_at(&self, entry: &Entry) -> Option<Timestamp> {
-        let [_, _, received, _] = self.as_read(entry.position)?;
-        Timestamp::from_millisecond(received?.as_datetime()?.timestamp_millis()).ok()
-    }
-
     /// Whether an entry can only be addressed by its position.
     pub(super) fn needs_positions(&self) -> bool {
         self.client.entries.iter().any(|entry| entry.id.is_none())
@@ -228,7 +221,7 @@ pub(super) fn read_client(document: RawDocumentBuf) -> Option<Found> {
 /// would also match inside an array.
 fn read_entry(position: usize, element: &RawDocument) -> Entry {
     let identity_names = Identity::default().fields().map(|(name, _)| name);
-    let [id, amount, _, mark] = fields_of(element, AS_READ);
+    let [id, amount, answered_at, mark] = fields_of(element, AS_READ);
     let identity_values = fields_of(element, identity_names);
     let [
         sender_name,
@@ -263,7 +256,10 @@ fn read_entry(position: usize, element: &RawDocument) -> Entry {
         Some(Fence { stamp: text(stamp)?, email_id, previous: previous.and_then(read_amount) })
     });
     let entry_key = id.clone().unwrap_or_else(|| identity_key(&identity));
-    Entry { position, id, entry_key, addressable, identity, stored, fence }
+    let answered_at = answered_at
+        .and_then(RawBsonRef::as_datetime)
+        .and_then(|at| Timestamp::from_millisecond(at.timestamp_millis()).ok());
+    Entry { position, id, entry_key, addressable, identity, stored, answered_at, fence }
 }
 
 /// `h:` and 16 hex digits of SHA-256 over the identity fields, each as JSON string or null, one per line.

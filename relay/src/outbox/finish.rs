@@ -13,10 +13,10 @@ use shared::{
     process::bounded_error,
 };
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
-use tokio_postgres::types::{Json, Type};
+use tokio_postgres::types::Json;
 
 /// One statement for everything that a batch came to, column by column: $1 to $7 = transitions, then mails, ledger, decisions, and
-/// from $42 on the next messages. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
+/// from $42 on the next messages; $48 = the messages' beginnings. The outbox rows go by primary key; a success changes no indexed column of theirs, so it stays a HOT update.
 static FINISH: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
@@ -39,9 +39,9 @@ with settings as materialized (
             else r.error_message end,
         first_missing_at = case r.error_class when 'target_missing' then coalesce(o.first_missing_at, now())
             else o.first_missing_at end
-    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[])
-        as r(id, claim_count, transition, outcome, error_class, error_message, delay_ms), settings
-    where o.id = r.id and o.claim_count = r.claim_count and o.processed_at is null and o.dead_at is null
+    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $48::timestamptz[])
+        as r(id, claim_count, transition, outcome, error_class, error_message, delay_ms, created_at), settings
+    where o.id = r.id and o.claim_count = r.claim_count and o.created_at = r.created_at and o.processed_at is null and o.dead_at is null
     returning o.id, o.traceparent
 ),{UPDATE_EMAILS},{UPSERT_DEBTS},{INSERT_DECISIONS},
 next as (
@@ -61,8 +61,8 @@ select id from fenced"
 const RELEASE: &str = "
 update outbox_messages o set claim_count = o.claim_count + 1, unfinished_claims = 0, claimed_until = null, claimed_by = null,
     deferred = true, available_at = now() + random() * interval '10 seconds'
-from unnest($1::bigint[], $2::bigint[]) as r(id, claim_count)
-where o.id = r.id and o.claim_count = r.claim_count and o.processed_at is null and o.dead_at is null
+from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as r(id, claim_count, created_at)
+where o.id = r.id and o.claim_count = r.claim_count and o.created_at = r.created_at and o.processed_at is null and o.dead_at is null
 returning o.id";
 
 /// A transition as the columns of [`FINISH`].
@@ -181,10 +181,14 @@ pub async fn release(
     connection: &Connection,
     batch: &[Finished],
 ) -> Result<Vec<MessageId>, tokio_postgres::Error> {
-    let (ids, counts): (Vec<_>, Vec<_>) =
-        batch.iter().map(|finished| (finished.claim.id, finished.claim.claim_count)).unzip();
-    let rows =
-        connection.query_typed(RELEASE, &[(&ids, Type::INT8_ARRAY), (&counts, Type::INT8_ARRAY)]).await?;
+    let claims: Vec<&Claim> = batch.iter().map(|finished| &finished.claim).collect();
+    let columns = [
+        column(&claims, |claim| claim.id),
+        column(&claims, |claim| claim.claim_count),
+        column(&claims, |claim| claim.created_at),
+    ];
+    let parameters: Vec<_> = columns.iter().map(|column| column.parameter()).collect();
+    let rows = connection.query_typed(RELEASE, &parameters).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
@@ -199,6 +203,7 @@ async fn finish_at_once(
         LedgerRow::columns(&rows_of(batch, |finished| finished.ledger.as_ref())),
         Decision::columns(&rows_of(batch, |finished| finished.decision.as_ref())),
         Next::columns(&rows_of(batch, |finished| finished.next.as_ref())),
+        vec![column(&rows_of(batch, |finished| Some(&finished.claim)), |claim| claim.created_at)],
     ]
     .into_iter()
     .flatten()

@@ -11,7 +11,7 @@ use crate::{
     mongo::Found,
     outcome::FailureClass,
 };
-use shared::message::{Expected, Operation, Stamp};
+use shared::message::{EmailId, Expected, Operation, Stamp};
 use std::collections::{HashMap, HashSet};
 
 /// An entry that differs, and what a repair has to find again.
@@ -19,6 +19,8 @@ pub(super) struct Suspect {
     pub(super) debt: Debt,
     pub(super) drift: Drift,
     pub(super) expected: Option<Expected>,
+    /// The mail of the entry's mark.
+    pub(super) mark: Option<EmailId>,
     /// The keys that the message behind the entry's mark may have, where the mark is ahead.
     keys: Vec<String>,
 }
@@ -39,11 +41,14 @@ pub(super) async fn look(context: &Context, debts: &[Debt]) -> Result<Vec<Suspec
             Seen::Entry(entry) => Some(expected(entry)),
             Seen::NoClient | Seen::NoEntry | Seen::Unclear => None,
         };
-        let keys = match seen {
-            Seen::Entry(entry) if drift == Drift::Ahead => keys_of(entry),
-            Seen::Entry(_) | Seen::NoClient | Seen::NoEntry | Seen::Unclear => Vec::new(),
+        let (mark, keys) = match seen {
+            Seen::Entry(entry) => (
+                entry.fence.as_ref().map(|fence| fence.email_id),
+                if drift == Drift::Ahead { keys_of(entry) } else { Vec::new() },
+            ),
+            Seen::NoClient | Seen::NoEntry | Seen::Unclear => (None, Vec::new()),
         };
-        suspects.push(Suspect { debt: debt.clone(), drift, expected, keys });
+        suspects.push(Suspect { debt: debt.clone(), drift, expected, mark, keys });
     }
     drop(documents);
     explain_away(context, &mut suspects).await?;
@@ -63,7 +68,7 @@ async fn explain_away(context: &Context, suspects: &mut Vec<Suspect>) -> Result<
     }
     let keys: Vec<String> = suspects.iter().flat_map(|suspect| suspect.keys.clone()).collect();
     let look = ask(context, async |connection| {
-        let on_their_way = store::unfinished(connection, &keys).await?;
+        let on_their_way = store::on_their_way(connection, &keys).await?;
         Ok((on_their_way, store::again(connection, &ahead).await?))
     });
     let (on_their_way, now) = look.await?;
@@ -71,11 +76,12 @@ async fn explain_away(context: &Context, suspects: &mut Vec<Suspect>) -> Result<
         .iter()
         .map(|debt| ((debt.client_id.as_str(), debt.entry_key.as_str()), debt.stamp.to_string()))
         .collect();
-    suspects.retain(|Suspect { debt, drift, expected, keys }| {
+    suspects.retain(|Suspect { debt, drift, expected, keys, .. }| {
         let known = stamps.get(&(debt.client_id.as_str(), debt.entry_key.as_str()));
         let mark = expected.as_ref().and_then(|seen| seen.stamp.as_ref());
         let has_arrived = known.zip(mark).is_some_and(|(known, mark)| known >= mark);
-        *drift != Drift::Ahead || !(has_arrived || keys.iter().any(|key| on_their_way.contains(key)))
+        let is_moving = |key| on_their_way.get(key).is_some_and(|moving| Some(moving) == mark);
+        *drift != Drift::Ahead || !(has_arrived || keys.iter().any(is_moving))
     });
     Ok(())
 }
@@ -93,7 +99,7 @@ fn seen<'a>(debt: &Debt, client: Option<&'a Client>, unread: &HashSet<String>) -
 }
 
 /// The keys that the message behind an entry's mark may have.
-fn keys_of(entry: &Entry) -> Vec<String> {
+pub(super) fn keys_of(entry: &Entry) -> Vec<String> {
     let Some(fence) = &entry.fence else { return Vec::new() };
     let Ok(stamp) = fence.stamp.parse::<Stamp>() else { return Vec::new() };
     let operation = Operation::CreditorDebtUpdate;

@@ -47,7 +47,8 @@ pub enum Drift {
     LostFence,
     /// Our mark is there, and the amount is another one: somebody has edited it after us.
     Edited,
-    /// MongoDB carries a newer update than Postgres knows of: so looks a Postgres that was restored to an earlier point.
+    /// MongoDB carries a newer update than Postgres knows of, or our mark is missing and the entry shows a later answer than ours: so
+    /// looks a Postgres that was restored to an earlier point.
     Ahead,
     /// The entry is not in its document any more.
     EntryGone,
@@ -116,6 +117,8 @@ pub fn drift(debt: &Debt, seen: Seen<'_>) -> Option<Drift> {
     match entry.fence.as_ref().map(|fence| fence.stamp.as_str().cmp(&own)) {
         Some(std::cmp::Ordering::Greater) => Some(Drift::Ahead),
         Some(std::cmp::Ordering::Equal) => (!is_right).then_some(Drift::Edited),
+        // Whoever has answered, whether a mail that is lost here or somebody else, has answered after what the ledger knows.
+        None if entry.answered_at.is_some_and(|at| Some(at) > debt.stamp.time()) => Some(Drift::Ahead),
         Some(std::cmp::Ordering::Less) | None if is_right => Some(Drift::LostFence),
         Some(std::cmp::Ordering::Less) | None => Some(Drift::LostUpdate),
     }
@@ -158,6 +161,7 @@ mod tests {
             addressable: true,
             identity: Identity::default(),
             stored,
+            answered_at: None,
             fence: stamp.map(mark),
         }
     }

@@ -6,13 +6,17 @@ use crate::{ledger, outcome::FailureClass};
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::{
-    columns::{Typed, typed},
+    columns::{Typed, column, typed},
     message::{EmailId, Operation},
     outbox::{INSERT, ONCE, trace_of_mail},
     postgres::{AdvisoryLock, Connection},
     process::bounded_error,
 };
-use std::{collections::HashSet, sync::LazyLock, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+    time::Duration,
+};
 use tokio_postgres::{Transaction, types::Json};
 
 /// A page of the ledger in the order of its primary key, which serves it. With $4 only what was written since then: the rest of the
@@ -30,6 +34,18 @@ from unnest($1::text[], $2::text[]) as k(client_id, entry_key) join creditor_deb
 /// Which of these messages are not finished. Through the unique index on `idempotency_key`.
 const UNFINISHED: &str = "
 select idempotency_key from outbox_messages where idempotency_key = any($1) and processed_at is null and dead_at is null";
+
+/// The same with the stamps that they would write. A message of that key and another stamp is another mail's, whose number a lost mail
+/// had before Postgres was restored.
+const ON_THEIR_WAY: &str = "
+select idempotency_key, payload ->> 'stamp' from outbox_messages
+where idempotency_key = any($1) and processed_at is null and dead_at is null and payload ->> 'stamp' is not null";
+
+/// Which of these entries ($1, $2), by place in the list, the ledger does not have, and their mails ($3) were not erased. By primary keys.
+const NOT_IN_LEDGER: &str = "
+select place from unnest($1::text[], $2::text[], $3::bigint[]) with ordinality as k(client_id, entry_key, email_id, place)
+where not exists (select from creditor_debts d where d.client_id = k.client_id and d.entry_key = k.entry_key)
+    and not exists (select from incoming_emails m where m.id = k.email_id and m.text_removed_by = 'erasure')";
 
 /// What the mails say beyond the ledger; an erased one is as good as gone. By primary key.
 const MAILS: &str = "select id, from_email, received_at, extracted_data from incoming_emails
@@ -258,6 +274,33 @@ pub(super) async fn unfinished(connection: &Connection, keys: &[String]) -> Resu
         .await
         .map_err(|error| ledger::unreadable(&error))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Those of these messages that are still on their way, by key, with the stamps that they write.
+pub(super) async fn on_their_way(
+    connection: &Connection,
+    keys: &[String],
+) -> Result<HashMap<String, String>, Failure> {
+    let rows = connection
+        .query_typed(ON_THEIR_WAY, &typed(&[&keys]))
+        .await
+        .map_err(|error| ledger::unreadable(&error))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// An entry, and the mail of its mark.
+pub(super) type MarkedBy<'a> = (&'a str, &'a str, Option<EmailId>);
+
+/// Those that Postgres knows nothing of, by their places in the list, the first of which is 1.
+pub(super) async fn not_in_ledger(
+    connection: &Connection,
+    marked: &[MarkedBy<'_>],
+) -> Result<HashSet<i64>, Failure> {
+    let marked: Vec<&MarkedBy<'_>> = marked.iter().collect();
+    let columns = [column(&marked, |by| by.0), column(&marked, |by| by.1), column(&marked, |by| by.2)];
+    let parameters: Vec<_> = columns.iter().map(|column| column.parameter()).collect();
+    let rows = connection.query_typed(NOT_IN_LEDGER, &parameters).await;
+    Ok(rows.map_err(|error| ledger::unreadable(&error))?.iter().map(|row| row.get(0)).collect())
 }
 
 /// What a repair takes from its mail.

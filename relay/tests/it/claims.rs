@@ -284,3 +284,27 @@ async fn a_message_that_three_workers_did_not_finish_runs_alone_and_after_six_it
     assert_eq!(world.state(crasher).await, "dead/crashed_worker/1");
     assert_eq!(world.state(next).await, "done/applied/0");
 }
+
+/// As after a restore of Postgres to an earlier point, under a relay that goes on: the sequence gives the id of the lost message again.
+#[tokio::test]
+async fn a_claim_of_before_a_restore_does_not_end_the_message_that_has_its_id_now() {
+    let mut world = World::new().await;
+    let backup = world.backup().await;
+    world.commit(Update::default()).await;
+    let lost = claim(&world, &mut LowWaterMark::default(), 1).await.remove(0);
+    world.run("update outbox_messages set claimed_until = null, claimed_by = null, claim_count = 0, unfinished_claims = 0").await;
+    let other = claim(&world, &mut LowWaterMark::default(), 1).await.remove(0);
+    world.restore(&backup).await;
+    let email = world.commit(Update::of("900", "2026-03-01T00:00:00Z")).await;
+    let current = claim(&world, &mut LowWaterMark::default(), 1).await.remove(0);
+    assert_eq!((lost.id, lost.email_id), (current.id, current.email_id), "both are given out again");
+
+    let late = lost.finish(Transition::Done(Outcome::Applied), 1);
+    assert!(finish(&world, vec![late]).await.committed.is_empty());
+    let connection = world.context().await.pool.get().await.unwrap();
+    assert!(outbox::release(&connection, &[other.give_back()]).await.unwrap().is_empty());
+    assert_eq!(world.state(email).await, "waiting//0");
+    assert_eq!(world.shows(email).await, "extracted/-/pending");
+    let id = current.id;
+    assert_eq!(finish(&world, vec![current.give_back()]).await.committed, HashSet::from([id]));
+}

@@ -76,8 +76,20 @@ impl Ingest {
         self.request("GET", &format!("/v1/emails/{email_id}"), TOKEN, "").await
     }
 
+    /// A debt update under this key: the answer's head and body, whatever they are.
+    pub(crate) async fn debt_update(&self, key: &str, body: &str) -> (String, Value) {
+        let headers = format!("{TOKEN}Idempotency-Key: \"{key}\"\r\n");
+        self.exchange("POST", "/v1/debt-updates", &headers, body).await
+    }
+
     /// The answer's JSON; anything but 200 is a failure of the test.
     async fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Value {
+        let (head, body) = self.exchange(method, path, headers, body).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head} {body}");
+        body
+    }
+
+    async fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> (String, Value) {
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n{headers}\r\n{body}",
@@ -88,8 +100,7 @@ impl Ingest {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
-        serde_json::from_str(body).unwrap()
+        (head.to_owned(), serde_json::from_str(body).unwrap())
     }
 }
 

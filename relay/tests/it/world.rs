@@ -63,6 +63,19 @@ impl World {
         World { database, mongo, sql }
     }
 
+    /// Postgres as it is now. Everybody loses the connection.
+    pub(crate) async fn backup(&mut self) -> Database {
+        let backup = self.database.copy().await;
+        self.sql = self.database.client().await;
+        backup
+    }
+
+    /// Sets Postgres back to what it was then, under whoever is connected; MongoDB stays as it is.
+    pub(crate) async fn restore(&mut self, backup: &Database) {
+        self.database.restore(backup).await;
+        self.sql = self.database.client().await;
+    }
+
     pub(crate) fn config(&self, mongodb_url: &str) -> Config {
         let secret = |text: &str| Secret::from_str(text).unwrap();
         Config {

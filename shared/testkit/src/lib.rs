@@ -22,6 +22,7 @@
 mod certificates;
 mod mongo;
 mod mongod;
+mod older_schema;
 mod pgbouncer;
 mod postgres;
 mod postgres_server;

@@ -49,13 +49,23 @@ impl Database {
     /// As files: fast for a large one, and what is in it need not be written to the WAL.
     pub async fn copy(&self) -> Database {
         let server = Server::connect().await;
+        // Else whoever works with it is back before the copy begins.
+        server.run(&format!("alter database {} allow_connections false", self.name)).await;
         server.end_connections(&self.name).await;
         let name = unique_name();
         let version = server.client.query_one("select current_setting('server_version_num')::int", &[]).await;
         let by_files = version.expect("the server has a version").get::<_, i32>(0) >= 150_000; // before, always so
         let strategy = if by_files { "strategy file_copy" } else { "" };
         server.run(&format!("create database {name} template {} {strategy}", self.name)).await;
+        server.run(&format!("alter database {} allow_connections true", self.name)).await;
         Database { url: server.url_of(&name), name }
+    }
+
+    /// Makes it again what a copy of it was: as a restore from a backup does, under those who are connected to it.
+    pub async fn restore(&self, earlier: &Database) {
+        let server = Server::connect().await;
+        server.run(&format!("drop database {} with (force)", self.name)).await;
+        server.run(&format!("create database {} template {}", self.name, earlier.name)).await;
     }
 
     /// A new connection to it.

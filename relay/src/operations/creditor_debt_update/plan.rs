@@ -123,6 +123,7 @@ pub(super) enum Step {
     Coalesced,
 }
 
+const ANSWERED_LATER: &str = "the entry has a later answer than this mail, and nothing says whose it is";
 const STALE: &str = "the entry is not as the plan of this repair has seen it";
 
 fn ended(verdict: Verdict) -> Box<Step> {
@@ -274,6 +275,16 @@ fn stale_repair(message: &Open, target: &Target<'_>, expected: &Expected, marks:
     (!is_as_seen || is_overtaken).then(|| Verdict::at(target, Outcome::StalePlan, STALE))
 }
 
+/// Whether an entry without our mark shows a later answer than this mail, and another amount. Neither the fence nor the ledger tells:
+/// somebody has entered it, or a mail that Postgres has lost since.
+fn is_answered_later(message: &Open, entry: &Entry) -> bool {
+    let stored = entry.stored.known();
+    entry.fence.is_none()
+        && entry.answered_at.is_some_and(|at| at > message.update.received_at)
+        && stored.is_some()
+        && stored != message.update.new_debt_amount
+}
+
 fn guard_in_order(
     guard: WriteGuard,
     open: &[Open],
@@ -294,11 +305,11 @@ fn guard_in_order(
         }
         let stored = effective.unwrap_or(target.entry.stored);
         // A decision and a repair have been thought about already.
-        let decided = update.decided_by.is_some()
-            || update.origin == Origin::Repair
-            || gives_back(message, target, marks);
+        let is_settled = update.decided_by.is_some() || update.origin == Origin::Repair;
+        let decided = is_settled || gives_back(message, target, marks);
         let checked = match &update.hold {
             Some(reason) if !decided => Err(reason.clone()),
+            _ if !is_settled && is_answered_later(message, target.entry) => Err(ANSWERED_LATER.into()),
             Some(_) | None => {
                 guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided)
             }
