@@ -20,8 +20,14 @@ use tokio::runtime::Runtime;
 
 /// A trigger's body, run before every update of a message.
 const BROKEN: [(&str, &str); 7] = [
-    ("a claim does not count", "if new.claimed_by is not null then new.claim_count := old.claim_count; end if;"),
-    ("a finish leaves the claim count", "if new.claimed_by is null then new.claim_count := old.claim_count; end if;"),
+    (
+        "a claim of what somebody has had before does not count, so that he may still finish it",
+        "if new.claimed_by is not null and old.claimed_by is not null then new.claim_count := old.claim_count; end if;",
+    ),
+    (
+        "a finish leaves the claim count",
+        "if new.claimed_by is null then new.claim_count := old.claim_count; end if;",
+    ),
     (
         "a lease is over at once",
         "if new.claimed_until is distinct from old.claimed_until then new.claimed_until := now() - interval '1 minute'; end if;",
@@ -31,7 +37,10 @@ const BROKEN: [(&str, &str); 7] = [
         "a finish forgets that earlier claims were left",
         "if new.claimed_by is null and old.unfinished_claims > 1 then new.unfinished_claims := 1; end if;",
     ),
-    ("a requeue keeps the failures", "if old.dead_at is not null then new.retry_count := old.retry_count; end if;"),
+    (
+        "a requeue keeps the failures",
+        "if old.dead_at is not null then new.retry_count := old.retry_count; end if;",
+    ),
     (
         "a retried message is put back in front",
         "if new.claimed_by is null and old.deferred and new.processed_at is null then new.deferred := false; end if;",
@@ -39,7 +48,11 @@ const BROKEN: [(&str, &str); 7] = [
 ];
 
 /// Plays generated cases in one database; messages are fresh in each.
-fn replay(world: &World, runtime: &Runtime, mut runner: TestRunner) -> Result<(), TestError<Vec<operation::Operation>>> {
+fn replay(
+    world: &World,
+    runtime: &Runtime,
+    mut runner: TestRunner,
+) -> Result<(), TestError<Vec<operation::Operation>>> {
     let pool = shared::postgres::pool(&world.relay_url(), "relay", 1, Duration::from_secs(20)).unwrap();
     let relay = runtime.block_on(pool.get()).unwrap();
     let operator = std::cell::RefCell::new(runtime.block_on(world.operator()));
@@ -53,8 +66,8 @@ fn replay(world: &World, runtime: &Runtime, mut runner: TestRunner) -> Result<()
     })
 }
 
-fn config(cases: u32) -> Config {
-    Config { cases, max_shrink_iters: 300, failure_persistence: None, ..Config::default() }
+fn config(cases: u32, max_shrink_iters: u32) -> Config {
+    Config { cases, max_shrink_iters, failure_persistence: None, ..Config::default() }
 }
 
 #[test]
@@ -62,7 +75,7 @@ fn every_row_is_what_the_model_says_whatever_happens_to_the_messages() {
     let runtime = Runtime::new().unwrap();
     let world = runtime.block_on(World::new());
     let cases = std::env::var("PROPTEST_CASES").map_or(60, |cases| cases.parse().unwrap());
-    let end = replay(&world, &runtime, TestRunner::new(config(cases)));
+    let end = replay(&world, &runtime, TestRunner::new(config(cases, 1000)));
     assert!(end.is_ok(), "{}", end.unwrap_err());
 }
 
@@ -78,7 +91,7 @@ fn an_outbox_that_is_broken_on_purpose_is_found_out() {
         runtime.block_on(world.run(&breaking));
         // The same cases each time.
         let same = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-        let end = replay(&world, &runtime, TestRunner::new_with_rng(config(60), same));
+        let end = replay(&world, &runtime, TestRunner::new_with_rng(config(60, 40), same));
         let Err(TestError::Fail(reason, operations)) = end else { panic!("not noticed: {what}: {end:?}") };
         println!("{what}: {reason} by {operations:?}");
         runtime.block_on(world.run("drop trigger broken on outbox_messages"));

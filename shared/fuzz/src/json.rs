@@ -3,8 +3,9 @@
 use ingest::{json_body, problem::Problem};
 use serde_json::{Map, Value};
 
-/// Errors of one answer, and bytes of a place that it names: an answer must not be much longer than a hostile body.
+/// Errors of one answer, and bytes of all places that it names: a hostile body must not make a long answer.
 const MOST_ERRORS: usize = 20;
+const MOST_BYTES: usize = 4096 + 127 * 202;
 
 /// A body is read as what it says, or refused with the places that are wrong: nested too deeply, and names that occur twice, too.
 pub(crate) fn json(data: &[u8]) {
@@ -22,6 +23,8 @@ pub(crate) fn json(data: &[u8]) {
             assert!(!is_whole, "a sound body is refused: {errors:?}");
             assert!((1..=MOST_ERRORS).contains(&errors.len()), "{} errors", errors.len());
             assert!(errors.iter().all(|error| is_pointer(&error.pointer)), "{errors:?}");
+            let bytes: usize = errors.iter().map(|error| error.pointer.len()).sum();
+            assert!(bytes <= MOST_BYTES, "{bytes} bytes of pointers");
         }
         Err(other) => panic!("{other:?}"),
     }

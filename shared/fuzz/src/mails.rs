@@ -4,7 +4,7 @@ use crate::input::{fields, mode};
 use relay::mail_text;
 
 /// A small body many times over shows what grows faster than its input.
-const REPEATED: usize = 1 << 16;
+const REPEATED: usize = 1 << 14;
 /// Bytes that one byte of a body may become: an item of a list gets its number, a piece of markup its line.
 const GROWTH: usize = 8;
 

@@ -95,8 +95,9 @@ impl Model {
     pub(super) fn claimed(&self, limit: i64, walk: std::ops::Range<usize>) -> Vec<usize> {
         let limit = usize::try_from(limit).unwrap();
         let of = |deferred| {
-            (0..self.rows.len())
-                .filter(move |message| self.rows[*message].deferred == deferred && self.is_claimable(*message))
+            (0..self.rows.len()).filter(move |message| {
+                self.rows[*message].deferred == deferred && self.is_claimable(*message)
+            })
         };
         let mut due: Vec<usize> = of(true).collect();
         due.sort_by_key(|message| self.due_since[*message]);

@@ -10,23 +10,50 @@ pub(super) const WORKERS: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) enum Operation {
     Enqueue,
-    Claim { worker: usize, limit: i64 },
+    Claim {
+        worker: usize,
+        limit: i64,
+    },
     /// A worker ends the first `count` of what it has in its hands, whether it still holds them or not.
-    Finish { worker: usize, count: usize, ends: Vec<End>, most: usize },
+    Finish {
+        worker: usize,
+        count: usize,
+        ends: Vec<End>,
+        most: usize,
+    },
     /// It lets them go, since the database does not let it finish them.
-    Release { worker: usize, count: usize },
+    Release {
+        worker: usize,
+        count: usize,
+    },
     /// The lease of a message ends; its worker does not know.
-    LeaseEnds { message: usize },
+    LeaseEnds {
+        message: usize,
+    },
     /// A worker takes what there is and dies of it, so many times in a row.
-    Crashes { worker: usize, limit: i64, times: usize },
+    Crashes {
+        worker: usize,
+        limit: i64,
+        times: usize,
+    },
     /// A worker knows no longer where its claims began, and still has what it had.
-    NewMark { worker: usize },
+    NewMark {
+        worker: usize,
+    },
     /// The time of a message that waits for it comes.
-    Due { message: usize },
-    Requeue { message: usize },
-    DiscardDead { message: usize },
+    Due {
+        message: usize,
+    },
+    Requeue {
+        message: usize,
+    },
+    DiscardDead {
+        message: usize,
+    },
     /// A person decides otherwise about a message that waits.
-    Discard { message: usize },
+    Discard {
+        message: usize,
+    },
 }
 
 /// How a worker ends one message.
@@ -68,7 +95,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(worker, limit, times)| Operation::Crashes { worker, limit, times }),
         1 => (0..WORKERS).prop_map(|worker| Operation::NewMark { worker }),
         6 => message().prop_map(|message| Operation::Due { message }),
-        2 => message().prop_map(|message| Operation::Requeue { message }),
+        4 => message().prop_map(|message| Operation::Requeue { message }),
         1 => message().prop_map(|message| Operation::DiscardDead { message }),
         1 => message().prop_map(|message| Operation::Discard { message }),
     ]

@@ -53,7 +53,11 @@ fn same<T: PartialEq + Debug>(real: &T, model: &T, what: &str) -> Played {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) async fn new(world: &'a World, relay: &'a Connection, operator: &'a mut Connection) -> Stage<'a> {
+    pub(super) async fn new(
+        world: &'a World,
+        relay: &'a Connection,
+        operator: &'a mut Connection,
+    ) -> Stage<'a> {
         world.run("delete from outbox_messages; alter table outbox_messages alter id restart").await;
         let (model, seen, ids, workers) = Default::default();
         Stage { world, relay, operator, model, seen, ids, workers }
@@ -67,9 +71,10 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// The message of this place, if so many have come.
+    /// The message of this place among those that have come, counted round and round.
     fn message(&self, message: usize) -> Option<(usize, MessageId)> {
-        self.ids.get(message).map(|id| (message, *id))
+        let message = message.checked_rem(self.ids.len())?;
+        Some((message, self.ids[message]))
     }
 
     async fn carry_out(&mut self, operation: &Operation) -> Played {
@@ -79,7 +84,9 @@ impl<'a> Stage<'a> {
                 self.model.enqueue();
             }
             Operation::Claim { worker, limit } => self.claim(*worker, *limit).await?,
-            Operation::Finish { worker, count, ends, most } => self.finish(*worker, *count, ends, *most).await?,
+            Operation::Finish { worker, count, ends, most } => {
+                self.finish(*worker, *count, ends, *most).await?
+            }
             Operation::Release { worker, count } => self.release(*worker, *count).await?,
             Operation::LeaseEnds { message } => {
                 if let Some((message, id)) = self.message(*message) {
@@ -99,7 +106,9 @@ impl<'a> Stage<'a> {
                     self.due(message, id).await;
                 }
             }
-            Operation::Requeue { message } | Operation::DiscardDead { message } | Operation::Discard { message } => {
+            Operation::Requeue { message }
+            | Operation::DiscardDead { message }
+            | Operation::Discard { message } => {
                 if let Some((message, id)) = self.message(*message) {
                     self.act(operation, message, id).await?;
                 }
@@ -114,9 +123,11 @@ impl<'a> Stage<'a> {
         let taken: Vec<MessageId> = claims.iter().map(|claim| claim.id).collect();
         // Where the mark is hangs on the clock: it may have passed what its lane has seen, and nothing else.
         let all = self.ids.len();
-        let places = |messages: Vec<usize>| messages.into_iter().map(|message| self.ids[message]).collect::<Vec<_>>();
+        let places =
+            |messages: Vec<usize>| messages.into_iter().map(|message| self.ids[message]).collect::<Vec<_>>();
         let marks = 0..=worker.mark_at_most;
-        let walks = marks.flat_map(|mark| [mark..all, 0..mark]).map(|walk| places(self.model.claimed(limit, walk)));
+        let walks =
+            marks.flat_map(|mark| [mark..all, 0..mark]).map(|walk| places(self.model.claimed(limit, walk)));
         if !walks.clone().any(|walk| walk == taken) {
             same(&taken, &places(self.model.claimed(limit, 0..all)), "a claim takes")?;
         }
@@ -231,7 +242,11 @@ impl<'a> Stage<'a> {
         for (before, now) in self.seen.iter().zip(&real) {
             same(&(before.claim_count <= now.claim_count), &true, "counts only grow")?;
             same(&(before.state != State::Done || before == now), &true, "what is done stays as it is")?;
-            same(&(before.state != State::Dead || before == now || is_act), &true, "the dead come back by an act alone")?;
+            same(
+                &(before.state != State::Dead || before == now || is_act),
+                &true,
+                "the dead come back by an act alone",
+            )?;
         }
         for (id, (real, model)) in self.ids.iter().zip(real.iter().zip(&self.model.rows)) {
             same(real, model, &format!("message {id} after {operation:?}"))?;
@@ -239,7 +254,10 @@ impl<'a> Stage<'a> {
         self.seen = real;
         let holders = self.workers.iter().flat_map(|worker| &worker.hands);
         let rows = &self.model.rows;
-        let held: Vec<_> = holders.filter(|(_, held)| rows[held.message].leased && held.stands(rows)).map(|(claim, _)| claim.id).collect();
+        let held: Vec<_> = holders
+            .filter(|(_, held)| rows[held.message].leased && held.stands(rows))
+            .map(|(claim, _)| claim.id)
+            .collect();
         same(&held.iter().collect::<HashSet<_>>().len(), &held.len(), "nobody holds what another one holds")
     }
 
