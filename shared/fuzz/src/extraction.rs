@@ -27,18 +27,20 @@ pub(crate) fn rules(data: &[u8]) {
         headers: Headers::new(headers.as_ref()),
     };
     let found = by_rules::extract(&mail);
-    assert_eq!(found, by_rules::extract(&mail), "the same mail, the same answer");
     sound(&found, &mail);
     assert!(found.debt_amount.is_none() || found.confidence >= LEAST_CONFIDENCE, "unsure is null");
 }
 
 /// A figure in an otherwise plain sentence is read as its digits say, or not at all.
 pub(crate) fn figures(data: &[u8]) {
-    let [figure] = texts(data);
-    if figure.len() > 60 || !figure.chars().all(|c| c.is_ascii_digit() || "., '’´\u{a0}-–—+".contains(c))
-    {
-        return;
-    }
+    const PARTS: [char; 20] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '.', ',', ' ', '\'', '’', '´', '\u{a0}', '-', '–',
+        '—',
+    ];
+    // Every byte is a part of a figure, so that none is spent on letters.
+    let text = String::from_utf8_lossy(data);
+    let part = |c: char| if PARTS.contains(&c) { c } else { PARTS[u32::from(c) as usize % PARTS.len()] };
+    let figure: String = text.chars().take(40).map(part).collect();
     let body =
         format!("Guten Tag,\n\ndie Gesamtforderung beträgt {figure} EUR.\n\nMit freundlichen Grüßen\n");
     let text = mail_text::read(Some(&body), None);
