@@ -52,6 +52,11 @@ fn same<T: PartialEq + Debug>(real: &T, model: &T, what: &str) -> Played {
     Err(TestCaseError::fail(format!("{what}: {real:?}, but in the model {model:?}")))
 }
 
+/// No statement of the outbox is ever refused here.
+fn refused(error: tokio_postgres::Error) -> TestCaseError {
+    TestCaseError::fail(format!("{error:?}"))
+}
+
 impl<'a> Stage<'a> {
     pub(super) async fn new(
         world: &'a World,
@@ -119,7 +124,8 @@ impl<'a> Stage<'a> {
 
     async fn claim(&mut self, number: usize, limit: i64) -> Played {
         let (name, worker) = (format!("worker {number}"), &mut self.workers[number]);
-        let claims = outbox::claim(self.relay, KIND, &mut worker.mark, limit, LONG, &name).await.unwrap();
+        let claims =
+            outbox::claim(self.relay, KIND, &mut worker.mark, limit, LONG, &name).await.map_err(refused)?;
         let taken: Vec<MessageId> = claims.iter().map(|claim| claim.id).collect();
         // Where the mark is hangs on the clock: it may have passed what its lane has seen, and nothing else.
         let all = self.ids.len();
@@ -153,7 +159,7 @@ impl<'a> Stage<'a> {
         }
         let returned: Vec<_> = batch.iter().filter(|end| end.returns_hot()).map(Finished::id).collect();
         let mut receipt = Receipt::default();
-        outbox::finish(self.relay, &mut batch, most, &mut receipt).await.unwrap();
+        outbox::finish(self.relay, &mut batch, most, &mut receipt).await.map_err(refused)?;
         same(&receipt.committed, &committed, "a finish changes")?;
         same(&(receipt.refused.len() + receipt.released.len()), &0, "refused or released")?;
         // As the lane does it, also where somebody else has the message by now.
@@ -174,7 +180,7 @@ impl<'a> Stage<'a> {
             }
             batch.push(claim.give_back());
         }
-        let mut released = outbox::release(self.relay, &batch).await.unwrap();
+        let mut released = outbox::release(self.relay, &batch).await.map_err(refused)?;
         released.sort_unstable();
         expected.sort_unstable();
         same(&released, &expected, "released")?;
@@ -218,15 +224,15 @@ impl<'a> Stage<'a> {
         let transaction = self.operator.transaction().await.unwrap();
         let (done, expected) = match operation {
             Operation::Requeue { .. } => {
-                let acts = outbox::requeue(&transaction, &[id], 0, 0.0).await.unwrap();
+                let acts = outbox::requeue(&transaction, &[id], 0, 0.0).await.map_err(refused)?;
                 (acts.len() == 1, self.model.requeue(message))
             }
             Operation::DiscardDead { .. } => {
-                let acts = outbox::discard_dead(&transaction, &[id]).await.unwrap();
+                let acts = outbox::discard_dead(&transaction, &[id]).await.map_err(refused)?;
                 (acts.len() == 1, self.model.discard(message, State::Dead))
             }
             _ => {
-                let done = outbox::discard(&transaction, id).await.unwrap();
+                let done = outbox::discard(&transaction, id).await.map_err(refused)?;
                 (done, self.model.discard(message, State::Waiting))
             }
         };
