@@ -6,6 +6,7 @@
 
 mod model;
 mod operation;
+mod rows;
 mod stage;
 
 use crate::world::World;

@@ -3,6 +3,7 @@
 use super::{
     model::{Held, Model, Row, State},
     operation::{End, Operation, WORKERS},
+    rows::rows,
 };
 use crate::world::World;
 use proptest::test_runner::TestCaseError;
@@ -21,10 +22,6 @@ type Played = Result<(), TestCaseError>;
 /// No case takes as long as a lease, or as a message waits whose time is not said to have come.
 const LONG: Duration = Duration::from_secs(100_000_000);
 const KIND: Kind = Kind::CreditorDebtUpdate;
-
-const ROWS: &str = "select id, processed_at is not null, dead_at is not null, outcome, error_class, retry_count, claim_count,
-    unfinished_claims, claimed_by, coalesce(claimed_until > now(), false), deferred, available_at <= now(), first_missing_at is not null
-    from outbox_messages order by id";
 
 /// A relay: what it holds, and where its claims begin.
 #[derive(Default)]
@@ -242,8 +239,7 @@ impl<'a> Stage<'a> {
 
     /// Every row is what the model says, and has become it in a way that nothing may leave.
     async fn compare(&mut self, operation: &Operation) -> Played {
-        let rows = self.world.sql.query(ROWS, &[]).await.unwrap();
-        let real: Vec<Row> = rows.iter().map(row).collect();
+        let real = rows(self.world).await;
         let is_act = matches!(operation, Operation::Requeue { .. } | Operation::DiscardDead { .. });
         for (before, now) in self.seen.iter().zip(&real) {
             same(&(before.claim_count <= now.claim_count), &true, "counts only grow")?;
@@ -254,6 +250,7 @@ impl<'a> Stage<'a> {
                 "the dead come back by an act alone",
             )?;
         }
+        same(&real.len(), &self.model.rows.len(), "messages")?;
         for (id, (real, model)) in self.ids.iter().zip(real.iter().zip(&self.model.rows)) {
             same(real, model, &format!("message {id} after {operation:?}"))?;
         }
@@ -310,26 +307,5 @@ fn ended(claim: Claim, end: End) -> Finished {
             };
             claim.finish(transition, 0)
         }
-    }
-}
-
-fn row(row: &tokio_postgres::Row) -> Row {
-    let state = match (row.get(1), row.get(2)) {
-        (true, _) => State::Done,
-        (_, true) => State::Dead,
-        _ => State::Waiting,
-    };
-    Row {
-        state,
-        outcome: row.get(3),
-        error_class: row.get(4),
-        retry_count: row.get(5),
-        claim_count: row.get(6),
-        unfinished: row.get(7),
-        owner: row.get(8),
-        leased: row.get(9),
-        deferred: row.get(10),
-        due: row.get(11),
-        was_missing: row.get(12),
     }
 }
