@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from .processes import Problem, last_lines, output_of, run_in_session, step
+from .processes import Problem, output_of, run_in_session, step
 
 BUILD_SECONDS = 2 * 3600
 MINUTES = 10.0
@@ -98,10 +98,15 @@ def _run(checkout: Path, program: Path, home: Path, name: str, minutes: float) -
         "corpus_files": sum(1 for _ in found.iterdir()),
     }), flush=True)
     if code != 0:
-        for line in last_lines(log, 40):
-            if "panicked" in line or "ERROR" in line or "Test unit" in line:
-                step(f"{name}: {line}")
+        lines = log.read_text("utf-8", "replace").splitlines()
+        for line in _what_broke(lines) or lines[-10:]:
+            step(f"{name}: {line}")
     return code == 0
+
+
+def _what_broke(lines: List[str]) -> List[str]:
+    panics = [lines[place:place + 2] for place, line in enumerate(lines) if " panicked at " in line][:1]
+    return [*sum(panics, []), *(line for line in lines if "ERROR: libFuzzer" in line or "Test unit written" in line)]
 
 
 def _logged(command: List[str], checkout: Path, seconds: float, env: Dict[str, str], log: int) -> int:
