@@ -35,6 +35,8 @@ HELP = """deploy/dev: the one entry for a developer's machine.
   deploy/dev chaos --minutes M --seed S
                             ingests, relays, Postgres and MongoDB under load and seeded faults, and a checker that compares every
                             answer with what is stored; --help lists its options
+  deploy/dev fuzz [NAME ..] [--minutes M]   draws inputs for the targets of shared/fuzz, ten minutes each, and prints one JSON
+                            object per target; without a name all of them. Needs a nightly Rust and cargo-fuzz, no servers
   deploy/dev up             starts Postgres and MongoDB (a replica set of one node) and leaves them running
   deploy/dev down           stops them
   deploy/dev env            prints exports for a shell:  eval "$(deploy/dev env)"
@@ -213,6 +215,12 @@ class Dev:
             print(archive)
         return code
 
+    def fuzz(self, arguments: List[str]) -> int:
+        """Inputs that nobody has thought of."""
+        from .fuzz import fuzz
+
+        return fuzz(self.checkout, arguments)
+
     def check(self, arguments: List[str]) -> int:
         """What needs no server: units, manifests, dependencies."""
         _only("check", arguments)
@@ -240,7 +248,7 @@ def main(checkout: Path, arguments: List[str]) -> int:
         return 0 if arguments else 2
     commands: Dict[str, Callable[[Dev, List[str]], int]] = {
         "run": Dev.run, "test": Dev.test, "bench": Dev.bench, "up": Dev.up, "down": Dev.down, "env": Dev.env, "logs": Dev.logs,
-        "package": Dev.package, "check": Dev.check, "chaos": Dev.chaos,
+        "package": Dev.package, "check": Dev.check, "chaos": Dev.chaos, "fuzz": Dev.fuzz,
     }
     try:
         install_signal_handlers()

@@ -13,19 +13,36 @@ const MAX_ERRORS: usize = 20;
 /// Characters of a client's own field name that an answer repeats.
 const MAX_NAME_CHARACTERS: usize = 100;
 
-/// Looks through a JSON value for names that occur twice in one object, and notes where.
-struct Repeats<'a> {
-    pointer: String,
-    found: &'a mut Vec<FieldError>,
+/// Bytes of the pointers to names that occur twice: the longest has 25 kB, and few of a thousand such places help anybody.
+const MAX_POINTER_BYTES: usize = 4096;
+
+/// Looks through a JSON value for names that occur twice in one object, and notes where. A pointer is made for these alone: one for
+/// each item of a long list far below would cost a thousand times the reading.
+#[derive(Default)]
+struct Repeats {
+    /// The names and numbers that lead to the value.
+    path: Vec<String>,
+    found: Vec<FieldError>,
 }
 
-impl Repeats<'_> {
-    fn below(&mut self, name: &str) -> Repeats<'_> {
-        Repeats { pointer: format!("{}/{}", self.pointer, escaped(name)), found: self.found }
+impl Repeats {
+    fn below<T>(&mut self, part: String, look: impl FnOnce(&mut Repeats) -> T) -> T {
+        self.path.push(part);
+        let looked = look(self);
+        self.path.pop();
+        looked
+    }
+
+    fn note(&mut self) {
+        let bytes: usize = self.found.iter().map(|error| error.pointer.len()).sum();
+        if self.found.len() < MAX_ERRORS && bytes < MAX_POINTER_BYTES {
+            let pointer = self.path.iter().fold(String::new(), |pointer, part| pointer + "/" + part);
+            self.found.push(FieldError { pointer, detail: "must occur once".into() });
+        }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Repeats<'_> {
+impl<'de> DeserializeSeed<'de> for &mut Repeats {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -33,31 +50,30 @@ impl<'de> DeserializeSeed<'de> for Repeats<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Repeats<'_> {
+impl<'de> Visitor<'de> for &mut Repeats {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("any JSON value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         let mut names = HashSet::new();
         while let Some(name) = access.next_key::<String>()? {
-            let below = self.below(&name);
-            if names.contains(&name) && below.found.len() < MAX_ERRORS {
-                below
-                    .found
-                    .push(FieldError { pointer: below.pointer.clone(), detail: "must occur once".into() });
-            }
-            access.next_value_seed(below)?;
+            self.below(escaped(&name), |below| {
+                if names.contains(&name) {
+                    below.note();
+                }
+                access.next_value_seed(below)
+            })?;
             names.insert(name);
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         let mut index = 0_u64;
-        while access.next_element_seed(self.below(&index.to_string()))?.is_some() {
+        while self.below(index.to_string(), |below| access.next_element_seed(below))?.is_some() {
             index += 1;
         }
         Ok(())
@@ -122,10 +138,9 @@ pub fn parse(body: &[u8]) -> Result<Map<String, Value>, Problem> {
         })
     };
     let values = serde_json::from_str(text).map_err(refused)?;
-    let mut repeated = Vec::new();
-    let look = Repeats { pointer: String::new(), found: &mut repeated };
-    look.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(refused)?;
-    if repeated.is_empty() { Ok(values) } else { Err(Problem::InvalidPayload(repeated)) }
+    let mut repeats = Repeats::default();
+    repeats.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(refused)?;
+    if repeats.found.is_empty() { Ok(values) } else { Err(Problem::InvalidPayload(repeats.found)) }
 }
 
 /// Takes the fields of one object and collects what is wrong with them.
@@ -346,6 +361,19 @@ mod tests {
         let Err(Problem::InvalidPayload(errors)) = parse(repeated) else { panic!("accepted") };
         let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
         assert_eq!(pointers, ["/b/0/c~1d", "/a"]);
+    }
+
+    #[test]
+    fn names_that_occur_twice_far_below_make_no_long_answer() {
+        let name = "~".repeat(100);
+        let (open, close) = (format!(r#"{{"{name}":"#).repeat(120), "}".repeat(120));
+        let twice = vec![r#""a":0"#; 1000].join(",");
+        let Err(Problem::InvalidPayload(errors)) = parse(format!("{open}{{{twice}}}{close}").as_bytes())
+        else {
+            panic!("accepted")
+        };
+        let bytes: usize = errors.iter().map(|error| error.pointer.len()).sum();
+        assert!(errors.len() == 1 && bytes < 25_000, "{} errors of {bytes} bytes", errors.len());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Same matching, same guard, same fence as the relay; but nobody asks the ledger, so an entry without our mark lets every update
 //! pass, and no mail, decision or ledger row is written. What MongoDB has then is ahead of the ledger, which a reconciliation reports.
 
-mod line;
+pub mod line;
 
 use crate::{
     mongo::Clients,

@@ -279,7 +279,7 @@ impl<'de> Deserialize<'de> for Words {
 ///
 /// # Errors
 /// Transient: it is not what the provider documents.
-fn read(body: &[u8]) -> Result<Received, Failure> {
+pub fn read(body: &[u8]) -> Result<Received, Failure> {
     let undocumented = |what: &str| {
         Failure::new(FailureClass::Transient, format!("Resend's answer is not as documented ({what})"))
     };

@@ -13,21 +13,17 @@ use ingest::{
     request_key,
     source::zendesk,
 };
-use proptest::prelude::*;
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use testkit::Database;
 use tokio::sync::oneshot;
 
-type Answered = oneshot::Receiver<Result<Answer, Problem>>;
+pub(crate) type Answered = oneshot::Receiver<Result<Answer, Problem>>;
 
-fn start(config: &Config) -> GroupCommit {
+pub(crate) fn start(config: &Config) -> GroupCommit {
     GroupCommit::start(config, Postgres::over(config).unwrap(), Poker::default())
 }
 
-fn request(key: &str, body: String) -> CommitRequest {
+pub(crate) fn request(key: &str, body: String) -> CommitRequest {
     CommitRequest {
         source: "zendesk",
         request_key: key.into(),
@@ -40,7 +36,7 @@ fn request(key: &str, body: String) -> CommitRequest {
 }
 
 /// Puts it into the queue. Tests run on one thread, so all that is submitted without an await between is taken together.
-fn submit(commits: &GroupCommit, request: CommitRequest) -> Answered {
+pub(crate) fn submit(commits: &GroupCommit, request: CommitRequest) -> Answered {
     commits.submit(request, HeldBody { bytes: Bytes::new(), share: None }).unwrap()
 }
 
@@ -345,82 +341,4 @@ async fn a_batch_of_large_mails_is_cut_into_several_transactions() {
     let client = database.client().await;
     let transactions = "select count(distinct xmin::text) from incoming_emails";
     assert_eq!((rows(&client).await, count(&client, transactions).await), ([20, 20, 20], 5));
-}
-
-/// What a delivery says, as numbers: which key, which provider's id, which content.
-type Delivery = (u8, u8, u8);
-
-/// One program or several at the same database, each round's deliveries submitted at once.
-async fn play(rounds: &[Vec<Delivery>], programs: usize, batch_max: usize) {
-    let database = Database::new().await;
-    let mut config = config(&database.url);
-    (config.limits.batch_max, config.limits.pool_size) = (batch_max, 6);
-    let commits: Vec<_> = (0..programs).map(|_| start(&config)).collect();
-    let mut stored: HashMap<u8, (i64, Delivery)> = HashMap::new();
-    for round in rounds {
-        let answered: Vec<_> = round
-            .iter()
-            .enumerate()
-            .map(|(index, delivery)| {
-                let (key, id, content) = *delivery;
-                let body = mail(&format!("id-{id}")).replace("4.812,37", &format!("{content},00"));
-                (*delivery, submit(&commits[index % programs], request(&format!("key-{key}"), body)))
-            })
-            .collect();
-        let before = stored.clone();
-        let mut answers = Vec::new();
-        for (delivery, answer) in answered {
-            answers.push((delivery, answer.await.unwrap()));
-        }
-        // Which of those that came at once is stored is open, what follows from it is not.
-        for (delivery, answer) in &answers {
-            if let Ok(Answer { kind: AnswerKind::Accepted, email_id }) = answer {
-                assert_eq!(stored.insert(delivery.0, (*email_id, *delivery)), None, "a key is won once");
-            }
-        }
-        for (delivery, answer) in answers {
-            let same = |other: &Delivery| (other.1, other.2) == (delivery.1, delivery.2);
-            if let Some((id, other)) = before.get(&delivery.0) {
-                let duplicate = Answer { kind: AnswerKind::Duplicate, email_id: *id };
-                let expected = if same(other) { Ok(duplicate) } else { Err(Problem::KeyReused) };
-                assert_eq!(answer, expected, "the key was taken before: {delivery:?}");
-                continue;
-            }
-            let by_key = stored.get(&delivery.0);
-            let mut holders =
-                by_key.into_iter().chain(stored.values().filter(|(_, other)| other.1 == delivery.1));
-            match answer {
-                Ok(Answer { kind: AnswerKind::Accepted, email_id }) => {
-                    assert_eq!(stored.values().filter(|(_, other)| other.1 == delivery.1).count(), 1);
-                    assert_eq!(by_key, Some(&(email_id, delivery)));
-                }
-                Ok(Answer { kind: AnswerKind::Duplicate, email_id }) => {
-                    assert!(holders.any(|(id, other)| *id == email_id && same(other)), "{delivery:?}");
-                }
-                Err(problem) => {
-                    assert_eq!(problem, Problem::KeyReused);
-                    assert!(holders.any(|(_, other)| !same(other)), "{delivery:?}");
-                }
-            }
-        }
-    }
-    let client = database.client().await;
-    assert_eq!(rows(&client).await, [i64::try_from(stored.len()).unwrap(); 3]);
-    assert_whole(&client).await;
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 100, ..ProptestConfig::default() })]
-
-    #[test]
-    fn one_by_one_in_batches_and_in_two_programs_the_answers_are_the_same(
-        rounds in prop::collection::vec(prop::collection::vec((0..12_u8, 0..10_u8, 0..2_u8), 1..40), 1..4)
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            for (programs, batch_max) in [(1, 1), (1, 64), (2, 64), (2, 3)] {
-                play(&rounds, programs, batch_max).await;
-            }
-        });
-    }
 }

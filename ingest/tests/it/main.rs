@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
+mod batches;
 mod confidential;
 mod crash;
 mod debt_updates;

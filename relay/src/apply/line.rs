@@ -47,7 +47,7 @@ struct Body {
 ///
 /// # Errors
 /// What is wrong with it; never a value of it.
-pub(super) fn parse(line: &str, now: Timestamp) -> Result<CreditorDebtUpdate, String> {
+pub fn parse(line: &str, now: Timestamp) -> Result<CreditorDebtUpdate, String> {
     // serde would take a list of the fields' values too.
     if !line.trim_start().starts_with('{') {
         return Err(NO_OBJECT.into());

@@ -16,7 +16,7 @@ use crate::{
     mail_text::MailText,
     outcome::{Failure, FailureClass},
 };
-use answer::Answer;
+pub use answer::Answer;
 use jiff::Timestamp;
 use refusal::{class, error_code, is_tls, retry_after};
 use reqwest::{

@@ -43,6 +43,7 @@ mod pgbouncer;
 mod poison;
 mod postgres_outages;
 mod program;
+mod protocol;
 mod races;
 mod reconcile;
 mod replay;
