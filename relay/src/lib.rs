@@ -36,6 +36,7 @@ pub mod operator;
 pub mod outbox;
 pub mod outcome;
 pub mod pauses;
+mod reading;
 pub mod reconcile;
 pub mod relay;
 pub mod replay;

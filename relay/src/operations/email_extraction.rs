@@ -11,6 +11,7 @@ use crate::{
     mail_text::{self, MailText},
     outbox::{Claim, Finished},
     outcome::{Failure, FailureClass, Outcome},
+    reading,
 };
 use futures_util::future::join_all;
 use serde_json::json;
@@ -172,8 +173,8 @@ async fn ask(
 async fn off_the_network<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let crashed = |_| Err(Failure::new(FailureClass::Permanent, "the extractor crashed"));
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(crashed)
+    let crashed = || Err(Failure::new(FailureClass::Permanent, "the extractor crashed"));
+    reading::on_its_thread(work).await.unwrap_or_else(crashed)
 }
 
 async fn read_mails(

@@ -178,6 +178,7 @@ impl PostgresServer {
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         self.crash();
+        self.disk = None;
         let _ = fs::remove_dir_all(&self.folder); // what is left behind harms no other test
     }
 }
