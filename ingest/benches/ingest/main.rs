@@ -1,12 +1,13 @@
-//! `deploy/dev bench ingest`: what ingest does in figures, each result one JSON object on a line of standard output.
+//! `deploy/dev bench ingest` and `hostile`: what ingest does in figures, each result one JSON object on a line of standard output.
 //!
 //! Ingest is measured as the program that is installed: built for release and started as a process with its defaults. Each
 //! measured run has a database of its own, and what it stored is counted after it.
 //!
-//! - [`requests`]: what is sent; [`load`]: the connections that send it; [`service`]: the program; [`pgbench`]: the rival
+//! - [`hostile`]: beside attackers; [`requests`]: what is sent; [`load`]: the connections that send it; [`service`]: the program; [`pgbench`]: the rival
 
 #![allow(clippy::disallowed_methods, reason = "what a bench asks, it asks Postgres itself")]
 
+mod hostile;
 mod load;
 mod pgbench;
 mod requests;
@@ -52,6 +53,12 @@ enum Bench {
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=100))]
         clients: u16,
     },
+    Hostile {
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000))]
+        n: u32,
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        runs: u32,
+    },
 }
 
 /// One way of loading the service.
@@ -81,11 +88,19 @@ async fn main() -> ExitCode {
     if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    let Bench::Ingest { n, runs, connections, clients } = Arguments::parse().bench;
+    let bench = Arguments::parse().bench;
+    let measure = async {
+        match bench {
+            Bench::Ingest { n, runs, connections, clients } => {
+                run(n, runs, connections.into(), clients).await
+            }
+            Bench::Hostile { n, runs } => hostile::run(n, runs).await,
+        }
+    };
     // A bench that is told to end drops its databases and its program first.
     let result = match shared::process::shutdown_on_signal(true) {
         Ok(shutdown) => shutdown
-            .run_until_cancelled(run(n, runs, connections.into(), clients))
+            .run_until_cancelled(measure)
             .await
             .unwrap_or_else(|| Err(anyhow::anyhow!("ended by a signal"))),
         Err(error) => Err(error.into()),

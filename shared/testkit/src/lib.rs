@@ -4,6 +4,7 @@
 //! - [`PostgresServer`]: a Postgres server of its own, to be crashed, frozen and killed; [`SmallDisk`]: to run full
 //! - [`MongoDatabase`]: a MongoDB database of its own
 //! - [`ReplicaSet`]: MongoDB servers of its own, to be stopped, frozen and killed
+//! - [`attack`]: hostile HTTP clients
 //! - [`report`]: what benches print
 //! - [`PgBouncer`]: a pooler before a Postgres; [`Authority`]: certificates
 //! - [`Wire`]: a TCP proxy before any of them, to be held, cut and mended
@@ -19,6 +20,7 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tests ask Postgres itself, not a pooler")]
 
+pub mod attack;
 mod certificates;
 mod mongo;
 mod mongod;
