@@ -44,16 +44,19 @@ pub(super) enum Operation {
     Due {
         message: usize,
     },
-    Requeue {
+    Act {
         message: usize,
+        act: Act,
     },
-    DiscardDead {
-        message: usize,
-    },
-    /// A person decides otherwise about a message that waits.
-    Discard {
-        message: usize,
-    },
+}
+
+/// What a person does.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Act {
+    Requeue,
+    DiscardDead,
+    /// Decides otherwise about a message that waits.
+    Discard,
 }
 
 /// How a worker ends one message.
@@ -84,6 +87,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
     let ends = prop::collection::vec(end(), 1..4);
     let limit = || prop_oneof![3 => 1..6_i64, 1 => Just(50_i64)];
     let message = || 0..10_usize;
+    let act = prop_oneof![4 => Just(Act::Requeue), 1 => Just(Act::DiscardDead), 1 => Just(Act::Discard)];
     prop_oneof![
         4 => Just(Operation::Enqueue),
         8 => (0..WORKERS, limit()).prop_map(|(worker, limit)| Operation::Claim { worker, limit }),
@@ -95,8 +99,6 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(worker, limit, times)| Operation::Crashes { worker, limit, times }),
         1 => (0..WORKERS).prop_map(|worker| Operation::NewMark { worker }),
         6 => message().prop_map(|message| Operation::Due { message }),
-        4 => message().prop_map(|message| Operation::Requeue { message }),
-        1 => message().prop_map(|message| Operation::DiscardDead { message }),
-        1 => message().prop_map(|message| Operation::Discard { message }),
+        6 => (message(), act).prop_map(|(message, act)| Operation::Act { message, act }),
     ]
 }

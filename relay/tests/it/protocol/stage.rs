@@ -2,7 +2,7 @@
 
 use super::{
     model::{Held, Model, Row, State},
-    operation::{End, Operation, WORKERS},
+    operation::{Act, End, Operation, WORKERS},
     rows::rows,
 };
 use crate::world::World;
@@ -108,11 +108,9 @@ impl<'a> Stage<'a> {
                     self.due(message, id).await;
                 }
             }
-            Operation::Requeue { message }
-            | Operation::DiscardDead { message }
-            | Operation::Discard { message } => {
+            Operation::Act { message, act } => {
                 if let Some((message, id)) = self.message(*message) {
-                    self.act(operation, message, id).await?;
+                    self.act(*act, message, id).await?;
                 }
             }
         }
@@ -217,18 +215,18 @@ impl<'a> Stage<'a> {
         self.model.due(message);
     }
 
-    async fn act(&mut self, operation: &Operation, message: usize, id: MessageId) -> Played {
+    async fn act(&mut self, act: Act, message: usize, id: MessageId) -> Played {
         let transaction = self.operator.transaction().await.unwrap();
-        let (done, expected) = match operation {
-            Operation::Requeue { .. } => {
+        let (done, expected) = match act {
+            Act::Requeue => {
                 let acts = outbox::requeue(&transaction, &[id], 0, 0.0).await.map_err(refused)?;
                 (acts.len() == 1, self.model.requeue(message))
             }
-            Operation::DiscardDead { .. } => {
+            Act::DiscardDead => {
                 let acts = outbox::discard_dead(&transaction, &[id]).await.map_err(refused)?;
                 (acts.len() == 1, self.model.discard(message, State::Dead))
             }
-            _ => {
+            Act::Discard => {
                 let done = outbox::discard(&transaction, id).await.map_err(refused)?;
                 (done, self.model.discard(message, State::Waiting))
             }
@@ -240,7 +238,7 @@ impl<'a> Stage<'a> {
     /// Every row is what the model says, and has become it in a way that nothing may leave.
     async fn compare(&mut self, operation: &Operation) -> Played {
         let real = rows(self.world).await;
-        let is_act = matches!(operation, Operation::Requeue { .. } | Operation::DiscardDead { .. });
+        let is_act = matches!(operation, Operation::Act { .. });
         for (before, now) in self.seen.iter().zip(&real) {
             same(&(before.claim_count <= now.claim_count), &true, "counts only grow")?;
             same(&(before.state != State::Done || before == now), &true, "what is done stays as it is")?;
@@ -303,7 +301,7 @@ fn ended(claim: Claim, end: End) -> Finished {
                 Transition::Retry(_, failure) => Transition::Retry(LONG, failure),
                 Transition::Parked(_, failure) => Transition::Parked(LONG, failure),
                 Transition::Postponed(_, failure) => Transition::Postponed(LONG, failure),
-                other => other,
+                other @ (Transition::Done(_) | Transition::GivenBack(_) | Transition::Dead(_)) => other,
             };
             claim.finish(transition, 0)
         }
