@@ -138,6 +138,9 @@ pub fn check(evidence: &Evidence) -> Breaches {
     for message in &evidence.messages {
         messages.entry(message.email_id).or_default().push(message);
     }
+    for email_id in messages.keys().filter(|email_id| !of_mail.contains_key(email_id)) {
+        breaches.push((Breach::Wrong, format!("a message of mail {email_id}, which is not there")));
+    }
     for mail in &evidence.mails {
         let Some(delivery) = of_mail.get(&mail.id) else { continue };
         carried_out(

@@ -61,6 +61,10 @@ async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, us
             let element = element.as_document().context("an entry is a document")?;
             let entry = number_of(element.get_str("id")?).context("an entry's id")?;
             clients.insert(client.get("_id").context("an id")?.clone(), entry / stock::CREDITORS);
+            ensure!(
+                element.get_f64("claim_amount") == Ok(stock::CLAIM),
+                "entry {entry}: nobody may write its claim_amount"
+            );
             if element.contains_key("_relay") {
                 found.push(held(entry, element.get("_relay"), element.get("current_debt_amount"))?);
             }

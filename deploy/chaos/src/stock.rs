@@ -10,6 +10,9 @@ const SYLLABLES: [&str; 10] =
 const HOUSES: [&str; CREDITORS] =
     ["Turmhaus Kontor", "Seeblick Wohnen", "Quarkstein Handel", "Windrad Energie", "Kellerberg Lager"];
 
+/// What an entry claims at first, which nobody may change.
+pub const CLAIM: f64 = 95.5;
+
 /// By its number.
 #[derive(Debug, Clone, Copy)]
 pub struct Client(usize);
@@ -88,7 +91,7 @@ impl Creditor {
     fn entry(self, client: usize) -> Document {
         doc! {
             "id": entry_id(client * CREDITORS + self.0), "sender_name": self.name(), "sender_email": self.email(),
-            "glaeubiger_name": self.name(), "reference_number": null, "claim_amount": 95.5, "contact_status": "email_sent",
+            "glaeubiger_name": self.name(), "reference_number": null, "claim_amount": CLAIM, "contact_status": "email_sent",
         }
     }
 }

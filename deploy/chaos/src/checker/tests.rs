@@ -93,6 +93,11 @@ fn a_delivery_that_is_stored_or_accepted_twice_is_found() {
 #[test]
 fn an_answer_about_another_mail_and_a_mail_that_nobody_sent_are_wrong() {
     assert_eq!(found(|evidence| evidence.sent[7].answers.push((true, 1008))), [Breach::Wrong]);
+    let orphan = |evidence: &mut Evidence| {
+        let message = Message { email_id: 9999, ..evidence.messages[0].clone() };
+        evidence.messages.push(Message { outcome: Some("superseded".into()), ..message });
+    };
+    assert_eq!(found(orphan), [Breach::Wrong]);
     let invented = Mail { id: 9999, webhook_id: "other".into(), shows: String::new() };
     assert_eq!(found(|evidence| evidence.mails.push(invented)), [Breach::Wrong]);
 }
