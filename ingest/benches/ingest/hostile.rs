@@ -8,7 +8,6 @@ use crate::{
     requests::{self, Kind},
     service::Service,
 };
-use anyhow::ensure;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use testkit::{
@@ -61,12 +60,11 @@ async fn measured(n: u32, run: u32, name: &'static str, attacks: Vec<Attack>) ->
     let outcome = load::send_all(service.address, CONNECTIONS, requests).await?;
     drop(crowd);
     let usage = service.stop().await?;
-    ensure!(outcome.all_ok, "{name}: an answer was not 200");
-    let stored = requests::stored(&database).await?;
-    ensure!(stored == i64::from(n), "{name}: {stored} mails stored");
-    let rate = f64::from(n) / outcome.seconds;
+    // An answer that is no 200 counts for nothing.
+    let stored = u32::try_from(requests::stored(&database).await?)?;
+    let rate = f64::from(stored) / outcome.seconds;
     let rest = joined([
-        json!({ "attackers": attackers, "ms": super::spread(&outcome.milliseconds) }),
+        json!({ "attackers": attackers, "stored": stored, "ms": super::spread(&outcome.milliseconds) }),
         usage.json("ingest"),
     ]);
     Line { bench: "hostile", variant: name, run, n: n.into(), seconds: outcome.seconds, rate, rest }

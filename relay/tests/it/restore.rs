@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use testkit::Database;
 
-/// What `RUNBOOK.md` has an operator run before anything is started: no number of a lost mail or message is given out again.
+/// What an operator runs before anything is started: no number of a lost mail or message is given out again.
 const MOVE_ON: &str = "select setval(id, nextval(id) + 10000)
     from unnest(array['incoming_emails_id_seq', 'outbox_messages_id_seq']::regclass[]) id";
 
@@ -176,7 +176,7 @@ async fn what_a_restored_postgres_has_lost_is_reported_and_nothing_is_written_ov
     firm.ends().await;
 }
 
-/// The way that `RUNBOOK.md` tells, with new mails before, between and after what is delivered again.
+/// With new mails before, between and after what is delivered again.
 #[tokio::test]
 async fn after_the_numbers_were_moved_on_lost_mails_may_be_delivered_again_in_any_order() {
     let mut firm = Firm::new().await;

@@ -10,9 +10,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Whoever is cut off, or has what it wants, comes again after this.
+/// Whoever has what it wants comes again after this; whoever is cut off, after twice as long. Of 5,000 slow connections at a service that
+/// has room for 4,096, some 450 come a second.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Between two tries to be let in for the first time; 2 ms each.
+/// Between two that come for the first time.
 const APART: Duration = Duration::from_micros(200);
 
 /// What a hostile connection does once it has sent its bytes.
@@ -141,6 +142,6 @@ async fn again_and_again(attack: Attack, address: SocketAddr) {
                 Then::ComeAgain => drop(timeout(PAUSE, sends_and_reads).await),
             }
         }
-        sleep(PAUSE).await;
+        sleep(if attack.then == Then::ComeAgain { PAUSE } else { 2 * PAUSE }).await;
     }
 }
