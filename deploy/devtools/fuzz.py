@@ -29,9 +29,9 @@ def fuzz(checkout: Path, arguments: List[str]) -> int:
     corpus = checkout / "shared" / "fuzz" / "corpus"
     known = sorted(folder.name for folder in corpus.iterdir() if folder.is_dir())
     names, minutes = _read(arguments, known)
-    program = _build(checkout)
+    program, commit = _build(checkout), _commit(checkout)
     home = checkout / "target" / "fuzz"
-    broken = [name for name in names if not _run(checkout, program, home, name, minutes)]
+    broken = [name for name in names if not _run(checkout, program, commit, home, name, minutes)]
     if broken:
         raise Problem(f"broken: {', '.join(broken)}. The inputs are in {home}/NAME-broken; put one into {corpus}/NAME, "
                       "and `cargo test -p fuzz` shows it again, on any toolchain")
@@ -76,7 +76,7 @@ def _build(checkout: Path) -> Path:
     return built[0]
 
 
-def _run(checkout: Path, program: Path, home: Path, name: str, minutes: float) -> bool:
+def _run(checkout: Path, program: Path, commit: str, home: Path, name: str, minutes: float) -> bool:
     """One target for its time; prints its figures as one JSON object. Whether it held."""
     found, broken, log = home / name, home / f"{name}-broken", home / f"{name}.log"
     for folder in (found, broken):
@@ -93,7 +93,7 @@ def _run(checkout: Path, program: Path, home: Path, name: str, minutes: float) -
         code = _logged(command, checkout, minutes * 60 + 2 * SLOWEST_SECONDS + 60, env, out.fileno())
     figures = _figures(log)
     print(json.dumps({
-        "bench": "fuzz", "target": name, "commit": _commit(checkout), "start": start, "end": _now(),
+        "bench": "fuzz", "target": name, "commit": commit, "start": start, "end": _now(),
         "seconds": round(time.monotonic() - began), "held": code == 0, **figures, "sanitizer": "address",
         "corpus_files": sum(1 for _ in found.iterdir()),
     }), flush=True)
