@@ -120,16 +120,23 @@ async fn play(
             None => None,
         };
         let (mut waiting, mut left) = (Vec::new(), Vec::new());
-        for (index, delivery) in deliveries.iter().enumerate() {
-            let Delivery { key, says: (id, content), leaves } = *delivery;
+        let send = |index: usize, Delivery { key, says: (id, content), .. }: Delivery| {
             let body = mail(&format!("id-{id}")).replace("4.812,37", &content.to_string());
-            let answered = submit(&commits[index % programs], request(&format!("key-{key}"), body));
-            if leaves { left.push(*delivery) } else { waiting.push((*delivery, answered)) }
+            submit(&commits[index % programs], request(&format!("key-{key}"), body))
+        };
+        for (index, delivery) in deliveries.iter().enumerate() {
+            let answered = send(index, *delivery);
+            if delivery.leaves { left.push(*delivery) } else { waiting.push((index, *delivery, answered)) }
         }
         let (mut asked, mut answers) = (Vec::new(), Vec::new());
-        for (delivery, answered) in waiting {
+        for (index, delivery, answered) in waiting {
+            let mut answer = answered.await.unwrap();
+            // On a slow machine the other program's commit may take longer than it is waited for: the sender asks again.
+            while matches!(answer, Err(Problem::RivalInFlight)) && rival != Some(delivery.key) {
+                answer = send(index, delivery).await.unwrap();
+            }
             asked.push(delivery);
-            answers.push(answered.await.unwrap());
+            answers.push(answer);
         }
         mixed(&mut answers);
         // Those whose clients have left are carried out too.
