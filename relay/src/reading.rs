@@ -5,6 +5,7 @@
 //! 320 MiB.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
     thread,
@@ -17,26 +18,32 @@ const THREADS: usize = 2;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// What waits here is bounded by the batches in flight.
-static JOBS: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
+static JOBS: LazyLock<io::Result<mpsc::Sender<Job>>> = LazyLock::new(|| {
     let (sender, jobs) = mpsc::channel::<Job>();
     let jobs = Arc::new(Mutex::new(jobs));
     for _ in 0..THREADS {
         let jobs = jobs.clone();
-        thread::spawn(move || {
+        let work = move || {
             let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             while let Ok(job) = next() {
                 let _ = catch_unwind(AssertUnwindSafe(job)); // whoever waits for it sees that no answer comes
             }
-        });
+        };
+        thread::Builder::new().name("reading".into()).spawn(work)?;
     }
-    sender
+    Ok(sender)
 });
+
+/// Starts them, so that a system that has no threads left is told at the start and not by the first mail.
+pub(crate) fn start() -> Result<(), String> {
+    JOBS.as_ref().map(drop).map_err(|error| format!("no thread to read mails with: {error}"))
+}
 
 /// Does the work on one of the threads; None if it panicked.
 pub(crate) async fn on_its_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (reply, answer) = oneshot::channel();
     let job: Job = Box::new(move || drop(reply.send(work()))); // nobody may want it any more
-    JOBS.send(job).ok()?;
+    JOBS.as_ref().ok()?.send(job).ok()?;
     answer.await.ok()
 }
 

@@ -9,7 +9,7 @@ use crate::{
     lane::{Lane, Summary, Trouble},
     maintenance, mode,
     mongo::Clients,
-    operations, pauses, reconcile,
+    operations, pauses, reading, reconcile,
     resend::Resend,
     telemetry, wake,
     workers::Identity,
@@ -56,8 +56,9 @@ pub async fn context(config: &Config) -> Result<Context, String> {
 /// Works until the token is cancelled: stops claiming, finishes what is under way, gives the rest back.
 ///
 /// # Errors
-/// The admin address cannot be bound.
+/// The admin address cannot be bound, or there is no thread to be had.
 pub async fn run(config: &Config, context: Context, shutdown: CancellationToken) -> anyhow::Result<Summary> {
+    reading::start().map_err(anyhow::Error::msg)?;
     let listener = TcpListener::bind(config.admin_listen).await.map_err(|error| {
         anyhow::anyhow!("RELAY_ADMIN_LISTEN: cannot listen on {}: {error}", config.admin_listen)
     })?;

@@ -30,6 +30,8 @@ pub struct Backlog {
     pub highest: i64,
     /// The lowest id of those that wait for a relay.
     pub lowest_waiting: Option<i64>,
+    /// The lowest id of those and of those that wait for their time after a counted failure.
+    pub lowest_of_all: Option<i64>,
 }
 
 /// Looks until it is dropped.
@@ -60,8 +62,8 @@ impl Watch {
                     None => None,
                 };
                 match look {
-                    Some((backlog, lowest)) => {
-                        from = lowest.unwrap_or(backlog.highest);
+                    Some(backlog) => {
+                        from = backlog.lowest_of_all.unwrap_or(backlog.highest);
                         let _ = sender.send(Some(backlog)); // nobody may be interested
                     }
                     None => sql = None,
@@ -123,7 +125,7 @@ impl Drop for Watch {
     }
 }
 
-async fn look(sql: &Client, at: Instant, from: i64) -> Option<(Backlog, Option<i64>)> {
+async fn look(sql: &Client, at: Instant, from: i64) -> Option<Backlog> {
     let row = sql.query_one(LOOK, &[&from]).await.ok()?;
-    Some((Backlog { at, highest: row.get(0), lowest_waiting: row.get(1) }, row.get(2)))
+    Some(Backlog { at, highest: row.get(0), lowest_waiting: row.get(1), lowest_of_all: row.get(2) })
 }

@@ -2,7 +2,7 @@
 //!
 //! Its model is small: a delivery that was answered by a 200 is one mail; a mail is read once, and is one debt update or none; an
 //! entry holds the update of the highest stamp, and MongoDB has seen the stamps of an entry only rise. It knows nothing of how
-//! the programs work, and shares nothing with them but the arithmetic of a stamp.
+//! the programs work, and shares no code with them.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +10,7 @@ mod tests;
 use crate::delivery::{Delivery, Kind};
 use serde::Serialize;
 use shared::message::EmailId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,6 +26,8 @@ pub enum Breach {
     Dead,
     /// Not done in time after the last fault.
     Stuck,
+    /// A failure was counted, though nothing but outages went wrong.
+    Counted,
     /// No 200 in time after the last fault.
     Unanswered,
     /// Another value, answer or outcome than the delivery must have.
@@ -35,16 +37,20 @@ pub enum Breach {
 }
 
 /// All of them, for a report that shows the zeros too.
-pub const BREACHES: [Breach; 8] = [
+pub const BREACHES: [Breach; 9] = [
     Breach::Lost,
     Breach::Twice,
     Breach::Backwards,
     Breach::Dead,
     Breach::Stuck,
+    Breach::Counted,
     Breach::Unanswered,
     Breach::Wrong,
     Breach::Ended,
 ];
+
+/// All that a run may enqueue: what reads a mail, and what writes the amount.
+const OPERATIONS: [&str; 2] = ["email_extraction", "creditor_debt_update"];
 
 /// Each with what was seen.
 pub type Breaches = Vec<(Breach, String)>;
@@ -114,6 +120,8 @@ pub struct Evidence {
     pub entries: Vec<Held>,
     /// Every change of an entry, in MongoDB's own order.
     pub history: Vec<Held>,
+    /// What else was found, in MongoDB or the logs, and must not be there.
+    pub strange: Vec<String>,
 }
 
 /// Everything that is not as it must be.
@@ -150,6 +158,7 @@ pub fn check(evidence: &Evidence) -> Breaches {
             &mut breaches,
         );
     }
+    breaches.extend(evidence.strange.iter().map(|strange| (Breach::Wrong, strange.clone())));
     history(evidence, &of_mail, &messages, &mut breaches);
     newest(&of_mail, &evidence.entries, "MongoDB", &mut breaches);
     newest(&of_mail, &evidence.ledger, "the ledger", &mut breaches);
@@ -182,59 +191,67 @@ fn answers(sent: &Sent, rows: &[&Mail], breaches: &mut Breaches) {
 
 /// A stored mail has its messages, each once and finished as it must be, and shows it.
 fn carried_out(mail: &Mail, delivery: &Delivery, messages: &[&Message], breaches: &mut Breaches) {
-    let (steps, update, shows): (&[&str], &[&str], &[&str]) = match delivery.kind {
-        Kind::Mail => {
-            (&["extracted"], &["applied", "already", "superseded"], &["completed/auto_matched/synced"])
-        }
-        Kind::Update => (&[], &["applied", "already", "superseded"], &["completed/auto_matched/synced"]),
-        Kind::Unsure => (
-            &[],
-            &["held_for_review", "superseded"],
-            &["completed/needs_review/not_applicable", "completed/auto_matched/synced"],
-        ),
-        Kind::Absence => (&["not_creditor_reply"], &[], &["not_creditor_reply/-/not_applicable"]),
+    let (steps, update): (&[&str], &[&str]) = match delivery.kind {
+        Kind::Mail => (&["extracted"], &["applied", "already", "superseded"]),
+        Kind::Update => (&[], &["applied", "already", "superseded"]),
+        Kind::Unsure => (&[], &["held_for_review", "superseded"]),
+        Kind::Absence => (&["not_creditor_reply"], &[]),
     };
-    let is_settled = ended("email_extraction", steps, mail, messages, breaches)
-        && ended("creditor_debt_update", update, mail, messages, breaches);
-    if is_settled && !shows.contains(&mail.shows.as_str()) {
+    for other in messages.iter().filter(|message| !OPERATIONS.contains(&message.operation.as_str())) {
+        breaches.push((Breach::Wrong, format!("{} of mail {}", other.operation, mail.id)));
+    }
+    let [read, written] = OPERATIONS;
+    let last =
+        (ended(read, steps, mail, messages, breaches), ended(written, update, mail, messages, breaches));
+    let shows = match last {
+        (_, Some("applied" | "already" | "superseded")) => "completed/auto_matched/synced",
+        (_, Some("held_for_review")) => "completed/needs_review/not_applicable",
+        (Some("not_creditor_reply"), None) => "not_creditor_reply/-/not_applicable",
+        _ => return, // told already
+    };
+    if mail.shows != shows {
         breaches
             .push((Breach::Wrong, format!("mail {} ({:?}) shows {}", mail.id, delivery.kind, mail.shows)));
     }
 }
 
-/// One message of this operation with one of these outcomes; none where there are no outcomes. False if it has not ended.
-fn ended(
+/// The outcome of the one message of this operation, if it is one of these; no message where there are no outcomes.
+fn ended<'a>(
     operation: &str,
     outcomes: &[&str],
     mail: &Mail,
-    messages: &[&Message],
+    messages: &[&'a Message],
     breaches: &mut Breaches,
-) -> bool {
-    let of_operation: Vec<&&Message> =
-        messages.iter().filter(|message| message.operation == operation).collect();
+) -> Option<&'a str> {
+    let mut of_operation = messages.iter().filter(|message| message.operation == operation);
     let mut breach =
         |breach, what: &str| breaches.push((breach, format!("{operation} of mail {}: {what}", mail.id)));
-    if of_operation.len() > 1 {
-        breach(Breach::Twice, "more than one message");
-    }
-    let Some(message) = of_operation.first() else {
+    let Some(message) = of_operation.next() else {
         if !outcomes.is_empty() {
             breach(Breach::Lost, "there is no message");
         }
-        return outcomes.is_empty();
+        return None;
     };
-    if message.decisions > 1 {
-        breach(Breach::Twice, "more than one decision");
+    if of_operation.next().is_some() {
+        breach(Breach::Twice, "more than one message");
     }
-    match (&message.outcome, &message.dead) {
+    if message.retry_count > 0 {
+        breach(Breach::Counted, "a failure was counted");
+    }
+    match (message.outcome.as_deref(), &message.dead) {
         (_, Some(class)) => breach(Breach::Dead, class),
-        (None, None) => {
-            breach(Breach::Stuck, &format!("it waits, after {} counted failures", message.retry_count))
+        (None, None) => breach(Breach::Stuck, "it waits"),
+        (Some(outcome), None) if !outcomes.contains(&outcome) => breach(Breach::Wrong, outcome),
+        (Some(outcome), None) => {
+            match (message.decisions, operation == OPERATIONS[1]) {
+                (1, true) | (0, false) => {}
+                (0, true) => breach(Breach::Lost, "there is no decision"),
+                _ => breach(Breach::Twice, "more decisions than one"),
+            }
+            return Some(outcome);
         }
-        (Some(outcome), None) if !outcomes.contains(&outcome.as_str()) => breach(Breach::Wrong, outcome),
-        (Some(_), None) => return true,
     }
-    false
+    None
 }
 
 /// In MongoDB every update is written at most once, over lower ones only, and says what its delivery said.
@@ -245,7 +262,7 @@ fn history(
     breaches: &mut Breaches,
 ) {
     let mut highest: HashMap<usize, i64> = HashMap::new();
-    let mut written: HashMap<EmailId, u32> = HashMap::new();
+    let mut written: HashSet<EmailId> = HashSet::new();
     for write in &evidence.history {
         let before = highest.entry(write.entry).or_default();
         let what = format!("entry {}: the update of mail {}", write.entry, write.email_id);
@@ -255,20 +272,29 @@ fn history(
             breaches.push((Breach::Backwards, format!("{what} was written over a newer one")));
         }
         *before = write.stamp.max(*before);
-        *written.entry(write.email_id).or_default() += 1;
+        written.insert(write.email_id);
         match of_mail.get(&write.email_id) {
             Some(delivery) if *write == held(delivery, write.email_id) && delivery.is_written() => {}
             Some(_) => breaches.push((Breach::Wrong, format!("{what} is not what was sent"))),
             None => breaches.push((Breach::Wrong, format!("{what}: there is no such mail"))),
         }
     }
-    for (email_id, messages) in messages {
-        let is_applied = messages.iter().any(|message| message.outcome.as_deref() == Some("applied"));
-        if is_applied && !written.contains_key(email_id) {
-            breaches.push((
-                Breach::Lost,
-                format!("mail {email_id} is said to be applied and never was in MongoDB"),
-            ));
+    for (email_id, delivery) in of_mail {
+        let outcomes =
+            messages.get(email_id).into_iter().flatten().filter_map(|message| message.outcome.as_deref());
+        let highest = highest.get(&delivery.entry).copied().unwrap_or_default();
+        for outcome in outcomes {
+            let is_true = match outcome {
+                "applied" | "already" => written.contains(email_id),
+                "superseded" => highest > delivery.stamp(*email_id),
+                _ => true,
+            };
+            if !is_true {
+                breaches.push((
+                    Breach::Lost,
+                    format!("mail {email_id} is said to be {outcome}, and MongoDB never had it"),
+                ));
+            }
         }
     }
 }

@@ -11,8 +11,10 @@ use mongodb::{
     bson::{Bson, Document, Timestamp as ClusterTime, doc},
     change_stream::event::{ChangeStreamEvent, OperationType},
 };
-use shared::message::Stamp;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 use tokio::time::timeout;
 
 const MAILS: &str =
@@ -21,6 +23,19 @@ const MAILS: &str =
 const MESSAGES: &str = "select m.aggregate_id::bigint, m.operation, m.outcome, case when m.dead_at is not null then m.error_class end,
     m.retry_count, count(d.id) from outbox_messages m left join decisions d on d.message_id = m.id group by m.id";
 const LEDGER: &str = "select entry_key, stamp, email_id, (amount * 100)::bigint from creditor_debts";
+/// The fields of an entry that the relay writes.
+const WRITTEN: [&str; 10] = [
+    "_relay",
+    "current_debt_amount",
+    "creditor_response_amount",
+    "amount_source",
+    "response_received_at",
+    "last_contacted_at",
+    "contact_status",
+    "extraction_confidence",
+    "creditor_response_text",
+    "response_reference_numbers",
+];
 /// For the next change that MongoDB remembers.
 const NEXT: Duration = Duration::from_secs(60);
 
@@ -47,19 +62,21 @@ pub async fn gather(stage: &Stage, sent: Vec<Sent>, since: ClusterTime) -> anyho
     }
     let (entries, clients) = documents(stage).await?;
     evidence.entries = entries;
-    evidence.history = history(stage, since, &clients).await?;
+    (evidence.history, evidence.strange) = history(stage, since, &clients).await?;
+    evidence.strange.extend(stage.strange_lines()?);
     Ok(evidence)
 }
 
 /// What the entries hold, and which client a document is.
 async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, usize>)> {
-    let (mut found, mut clients) = (Vec::new(), HashMap::new());
+    let (mut found, mut clients, mut seen) = (Vec::new(), HashMap::new(), HashSet::new());
     let mut cursor = stage.clients().await?.find(doc! {}).await?;
     while let Some(client) = cursor.try_next().await? {
         let list = client.get_array("final_creditor_list")?;
         for element in list {
             let element = element.as_document().context("an entry is a document")?;
             let entry = number_of(element.get_str("id")?).context("an entry's id")?;
+            ensure!(seen.insert(entry), "entry {entry} is there twice");
             clients.insert(client.get("_id").context("an id")?.clone(), entry / stock::CREDITORS);
             ensure!(
                 element.get_f64("claim_amount").ok() == Some(stock::CLAIM),
@@ -70,19 +87,26 @@ async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, us
             }
         }
     }
+    ensure!(
+        seen.len() == clients.len() * stock::CREDITORS,
+        "{} entries of {} clients",
+        seen.len(),
+        clients.len()
+    );
     Ok((found, clients))
 }
 
-/// The changes of entries from this time until now, oldest first: up to a document that is written here to mark the end.
+/// The changes of entries from this time until now, oldest first: up to a document that is written here to mark the end. And what
+/// was changed otherwise than by a marked write of the fields that are the relay's.
 async fn history(
     stage: &Stage,
     since: ClusterTime,
     clients: &HashMap<Bson, usize>,
-) -> anyhow::Result<Vec<Held>> {
+) -> anyhow::Result<(Vec<Held>, Vec<String>)> {
     let collection = stage.clients().await?;
     let mut changes = collection.watch().start_at_operation_time(since).await?;
     let end = collection.insert_one(doc! { "chaos": "the end" }).await?.inserted_id;
-    let (mut history, mut amounts) = (Vec::new(), HashMap::new());
+    let (mut history, mut strange, mut amounts) = (Vec::new(), Vec::new(), HashMap::new());
     loop {
         let next = timeout(NEXT, changes.next()).await.context("MongoDB does not tell its changes")?;
         let change: ChangeStreamEvent<Document> = next.context("the changes have an end")??;
@@ -93,14 +117,29 @@ async fn history(
             .context("a changed document has an id")?;
         if *id == end {
             collection.delete_one(doc! { "_id": end }).await?;
-            return Ok(history);
+            return Ok((history, strange));
         }
         if change.operation_type == OperationType::Insert {
             continue;
         }
         ensure!(change.operation_type == OperationType::Update, "{:?} of a document", change.operation_type);
         let client = clients.get(id).context("a client of the run")?;
-        let fields = change.update_description.context("an update says what it changes")?.updated_fields;
+        let update = change.update_description.context("an update says what it changes")?;
+        let fields = update.updated_fields;
+        let marked = |creditor: usize| {
+            let mark = format!("final_creditor_list.{creditor}._relay");
+            fields.keys().any(|path| path.starts_with(&mark))
+        };
+        let is_ours = |path: &str| {
+            let place = path.strip_prefix("final_creditor_list.").and_then(|rest| rest.split_once('.'));
+            place.is_some_and(|(place, field)| {
+                let is_marked =
+                    place.parse().is_ok_and(|creditor| creditor < stock::CREDITORS && marked(creditor));
+                is_marked && WRITTEN.iter().any(|written| field.split('.').next() == Some(*written))
+            })
+        };
+        let others = fields.keys().filter(|path| !is_ours(path)).chain(&update.removed_fields);
+        strange.extend(others.map(|path| format!("{path} of client {id} was changed")));
         // one update of the relay may change several entries of a client
         for creditor in 0..stock::CREDITORS {
             let field = |name: &str| fields.get(format!("final_creditor_list.{creditor}.{name}"));
@@ -120,12 +159,13 @@ async fn history(
 
 fn held(entry: usize, mark: Option<&Bson>, amount: Option<&Bson>) -> anyhow::Result<Held> {
     let mark = mark.and_then(Bson::as_document).context("a mark is a document")?;
-    let stamp: Stamp = mark.get_str("stamp")?.parse()?;
+    let stamp = mark.get_str("stamp")?;
+    ensure!(stamp.len() == 20, "a stamp of entry {entry} has not 20 digits: {stamp}");
     let email_id = mark.get("email").and_then(|id| id.as_i64().or(id.as_i32().map(i64::from)));
     let amount = amount.and_then(Bson::as_f64).with_context(|| format!("entry {entry} has an amount"))?;
     #[expect(clippy::cast_possible_truncation, reason = "amounts of a run are below a million")]
     let cents = (amount * 100.0).round() as i64;
-    Ok(Held { entry, stamp: stamp.number(), email_id: email_id.context("a mark names its mail")?, cents })
+    Ok(Held { entry, stamp: stamp.parse()?, email_id: email_id.context("a mark names its mail")?, cents })
 }
 
 fn number_of(entry_id: &str) -> Option<usize> {

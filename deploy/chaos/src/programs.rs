@@ -19,7 +19,8 @@ pub struct Process {
     pub program: Program,
     executable: PathBuf,
     environment: Vec<(String, String)>,
-    log: PathBuf,
+    /// Of all its lives.
+    pub log: PathBuf,
     child: Option<Child>,
     /// When SIGTERM has asked it to end.
     asked_to_stop: Option<Instant>,

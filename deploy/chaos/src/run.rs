@@ -3,12 +3,13 @@
 use crate::{
     backlog::Watch,
     checker::{BREACHES, Breach, Breaches, check},
+    delivery::MOST,
     evidence,
     schedule::{Fault, Frame, Planned, part, schedule},
-    senders::{Clients, LAST_ANSWERS, Senders},
+    senders::{Clients, Senders},
     stage::{Mend, Mended, Stage},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -23,8 +24,8 @@ use tokio::time::sleep;
 
 /// Clients with five entries each.
 const CLIENTS: usize = 200;
-/// The lease of both lanes, and what the promise adds to it.
-const SETTLES: Duration = Duration::from_secs(15 + 30);
+/// The longer lease of the two lanes, and what the promise adds to it.
+const SETTLES: Duration = Duration::from_secs(30 + 30);
 /// Of each kind of breach, so many are told.
 const TOLD: usize = 10;
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
@@ -62,8 +63,14 @@ pub struct Arguments {
 /// Carries it out. True if nothing was wrong.
 pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let began = Timestamp::now();
+    let most = u64::from(arguments.rate) * u64::from(arguments.minutes) * 60;
+    ensure!(
+        most < MOST,
+        "{most} deliveries are more than the {MOST} that have amounts of their own: fewer minutes or a lower rate"
+    );
     say("starting Postgres, three mongods, two ingests and three relays");
-    let mut stage = Stage::new(arguments.minutes, CLIENTS, arguments.logs.clone()).await?;
+    let mut stage =
+        Stage::new(arguments.minutes, CLIENTS, arguments.logs.join(arguments.seed.to_string())).await?;
     let since = stage.cluster_time().await?;
     let length = Duration::from_secs(u64::from(arguments.minutes) * 60);
     let frame = Frame {
@@ -101,6 +108,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     play.strike(&mut stage, &planned, length).await?;
 
     say("the load ends");
+    let load_ended = Instant::now(); // and the last fault has passed
     let load_seconds = length.as_secs_f64();
     let ending = tokio::spawn(senders.stop());
     while !ending.is_finished() {
@@ -109,7 +117,7 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     }
     let account = ending.await.context("the clients")?;
     let asked = Instant::now();
-    let is_settled = play.watch.settles_within(SETTLES.saturating_sub(LAST_ANSWERS)).await;
+    let is_settled = play.watch.settles_within(SETTLES.saturating_sub(load_ended.elapsed())).await;
     let settled = asked.elapsed();
     say(&format!(
         "{} after {:.1} s; comparing",

@@ -36,7 +36,7 @@ const ANSWER: Duration = Duration::from_secs(8);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(150);
 /// After the load has ended, for what was not answered yet.
-pub const LAST_ANSWERS: Duration = Duration::from_secs(30);
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
 /// Most deliveries that one client keeps for later.
 const KEPT: usize = 12;
 

@@ -12,7 +12,13 @@ use mongodb::{
     bson::{Document, Timestamp as ClusterTime, doc},
     options::ReadConcern,
 };
-use std::{env, fs, path::PathBuf, time::Duration};
+use std::{
+    env,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    time::Duration,
+};
 use testkit::{Pace, PostgresServer, ReplicaSet, Wire, free_port, url_as};
 use tokio::time::timeout;
 
@@ -86,6 +92,9 @@ pub struct Stage {
 impl Stage {
     /// Starts everything, with documents for so many clients. Logs go to `folder`.
     pub async fn new(minutes: u32, clients: usize, folder: PathBuf) -> anyhow::Result<Stage> {
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?; // of an earlier run of this seed
+        }
         fs::create_dir_all(&folder)?;
         let settings = [
             "max_wal_size=128MB",
@@ -227,6 +236,12 @@ impl Stage {
             }
             Fault::DiskFull => {
                 self.postgres.disk().context("no disk to fill")?.fill();
+                // the log's next file has no room either: what Postgres cannot do without ends it
+                let switch = async {
+                    let sql = shared::postgres::connect(&self.postgres.url, "chaos").await.ok()?;
+                    sql.batch_execute("select pg_switch_wal()").await.ok()
+                };
+                let _ = timeout(Duration::from_secs(2), switch).await;
                 Mend::EmptyDisk
             }
             Fault::KillMongod(member) => {
@@ -287,10 +302,13 @@ impl Stage {
             Mend::ThawPostgres => self.postgres.thaw(),
             Mend::EmptyDisk => {
                 self.postgres.disk().context("no disk to fill")?.empty();
-                // a Postgres that cannot write its log ends; whoever has made room starts it
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                // a Postgres that could not write its log ends, now or in a moment; whoever has made room starts it
                 if self.postgres.has_ended() {
                     self.postgres.start().await;
+                }
+                let connect = shared::postgres::connect(&self.postgres.url, "chaos");
+                if !timeout(Duration::from_secs(1), connect).await.is_ok_and(|sql| sql.is_ok()) {
+                    return Ok(Mended::NotYet);
                 }
             }
             Mend::StartMongods => {
@@ -329,6 +347,20 @@ impl Stage {
             process.holds().map(|(mib, files)| (name, mib, files))
         };
         self.processes.iter().filter(first).filter_map(named).collect()
+    }
+
+    /// Lines of the programs' logs that must not be there: panics, and anything of a mail's text or of a person.
+    pub fn strange_lines(&self) -> anyhow::Result<Vec<String>> {
+        let mut strange = Vec::new();
+        for process in &self.processes {
+            for line in BufReader::new(File::open(&process.log)?).lines() {
+                let line = line?;
+                if line.contains("panicked at") || stock::WORDS.iter().any(|word| line.contains(word)) {
+                    strange.push(format!("in the log of {:?}: {line}", process.program));
+                }
+            }
+        }
+        Ok(strange)
     }
 
     async fn member(&self, member: Member) -> usize {

@@ -10,6 +10,19 @@ const SYLLABLES: [&str; 10] =
 const HOUSES: [&str; CREDITORS] =
     ["Turmhaus Kontor", "Seeblick Wohnen", "Quarkstein Handel", "Windrad Energie", "Kellerberg Lager"];
 
+/// What stands in mails and documents, and must not stand in a log.
+pub const WORDS: [&str; 9] = [
+    "Turmhaus",
+    "Seeblick",
+    "Quarkstein",
+    "Windrad",
+    "Kellerberg",
+    "forderung@",
+    "Sehr geehrte",
+    "nicht im Hause",
+    "Restforderung",
+];
+
 /// What an entry claims at first, which nobody may change.
 pub const CLAIM: f64 = 95.5;
 

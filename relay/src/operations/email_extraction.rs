@@ -62,17 +62,18 @@ pub(super) async fn apply(context: &Context, claims: Vec<Claim>, deadline: Insta
 async fn by_rules(mails: Vec<(Claim, StoredMail)>, deadline: Instant) -> Vec<Finished> {
     let mut finished = Vec::new();
     for (claim, mail) in mails {
-        if Instant::now() >= deadline {
-            finished.push(claim.give_back());
-            continue;
-        }
         let read = off_the_network(move || {
+            // Other batches' mails may have taken their time before it.
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
             let cleaned = Cleaned::new(mail)?;
             let entities = rules::extract(&cleaned.as_mail());
-            Ok((cleaned, entities))
+            Ok(Some((cleaned, entities)))
         });
         finished.push(match read.instrument(claim.label.span()).await {
-            Ok((cleaned, entities)) => store(claim, cleaned, entities),
+            Ok(Some((cleaned, entities))) => store(claim, cleaned, entities),
+            Ok(None) => claim.give_back(),
             Err(failure) => claim.failed(failure, 0),
         });
     }

@@ -131,6 +131,7 @@ impl PostgresServer {
 
     /// SIGKILL for all of its processes; returns when the last is gone.
     pub fn kill(&mut self) {
+        self.freeze(); // else the first one could make another meanwhile
         let all = self.processes();
         signal("KILL", &all);
         if let Some(mut process) = self.process.take() {

@@ -42,12 +42,12 @@ struct State {
     pace: Option<Pace>,
 }
 
-/// How slowly a wire carries: so many bytes, then a pause.
+/// How slowly a wire carries: a pause, then so many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// At most, at once.
     pub bytes: usize,
-    /// After each of them.
+    /// Before each of them.
     pub pause: Duration,
 }
 
@@ -147,7 +147,7 @@ impl Wire {
         self.state.send_modify(|state| state.flows = true);
     }
 
-    /// Half-open: what is open stays so at both ends and never carries anything again; new connections work.
+    /// Half-open: what is open never carries anything again, and nobody is told; new connections work.
     pub fn lose(&self) {
         self.state.send_modify(|state| state.losses += 1);
     }
@@ -222,7 +222,13 @@ async fn carry(
         _ = pump(far_in, near_out, Way::FromServer, &hold, &asked, back) => false,
     };
     if is_lost {
-        let _ = state.wait_for(|state| state.cuts != cuts).await;
+        // Whoever gives up is let go, so that the other end does not keep a connection for ever.
+        let mut nowhere = [0; 1024];
+        let given_up = async { while near.read(&mut nowhere).await.is_ok_and(|length| length > 0) {} };
+        tokio::select! {
+            _ = state.wait_for(|state| state.cuts != cuts) => {}
+            () = given_up => {}
+        }
     }
 }
 
@@ -263,11 +269,11 @@ async fn pump(
         while !rest.is_empty() {
             let pace = state.borrow().pace;
             let (piece, later) = rest.split_at(pace.map_or(rest.len(), |pace| pace.bytes.min(rest.len())));
-            to.write_all(piece).await?;
-            rest = later;
             if let Some(Pace { pause, .. }) = pace {
                 tokio::time::sleep(pause).await;
             }
+            to.write_all(piece).await?;
+            rest = later;
         }
         passed.drain(..passed.len().saturating_sub(LONGEST));
     }

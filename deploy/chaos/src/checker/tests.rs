@@ -115,13 +115,58 @@ fn a_delivery_without_a_200_is_unanswered() {
 fn a_message_that_is_missing_doubled_dead_or_waiting_is_found() {
     assert_eq!(found(|evidence| drop(evidence.messages.pop())), [Breach::Lost]);
     assert_eq!(found(|evidence| evidence.messages.push(evidence.messages[0].clone())), [Breach::Twice]);
-    assert_eq!(found(|evidence| evidence.messages[5].decisions = 2), [Breach::Twice]);
     let dead = |message: &mut Message| {
         message.outcome = None;
         message.dead = Some("crashed_worker".into());
     };
     assert_eq!(found(|evidence| dead(&mut evidence.messages[5])), [Breach::Dead]);
     assert_eq!(found(|evidence| evidence.messages[5].outcome = None), [Breach::Stuck]);
+    assert_eq!(found(|evidence| evidence.messages[5].retry_count = 1), [Breach::Counted]);
+    let other = |evidence: &mut Evidence| {
+        let message = Message { operation: "email_fetch".into(), ..evidence.messages[0].clone() };
+        evidence.messages.push(message);
+    };
+    assert_eq!(found(other), [Breach::Wrong]);
+}
+
+#[test]
+fn a_decision_that_is_missing_and_one_too_many_are_found() {
+    let with = |decisions: i64| {
+        found(|evidence| {
+            let update = evidence.messages.iter_mut().find(|message| message.decisions == 1);
+            update.unwrap().decisions = decisions;
+        })
+    };
+    assert_eq!((with(0), with(2)), (vec![Breach::Lost], vec![Breach::Twice]));
+}
+
+#[test]
+fn what_a_mail_shows_must_be_what_came_of_its_update() {
+    let shows = |kind: Kind, shows: &str| {
+        found(|evidence| {
+            let index = last(evidence, kind);
+            evidence.mails[index].shows = shows.into();
+        })
+    };
+    assert_eq!(shows(Kind::Unsure, "completed/auto_matched/synced"), [Breach::Wrong]);
+    assert_eq!(shows(Kind::Mail, "completed/needs_review/not_applicable"), [Breach::Wrong]);
+    assert_eq!(shows(Kind::Absence, "completed/auto_matched/synced"), [Breach::Wrong]);
+}
+
+#[test]
+fn what_is_said_to_be_superseded_had_something_newer() {
+    let newest = found(|evidence| {
+        let id = evidence.entries[4].email_id;
+        let message =
+            evidence.messages.iter_mut().find(|message| message.email_id == id && message.decisions == 1);
+        message.unwrap().outcome = Some("superseded".into());
+    });
+    assert_eq!(newest, [Breach::Lost]);
+}
+
+#[test]
+fn whatever_else_was_strange_is_told() {
+    assert_eq!(found(|evidence| evidence.strange.push("a panic".into())), [Breach::Wrong]);
 }
 
 #[test]
@@ -131,7 +176,7 @@ fn an_outcome_that_the_delivery_cannot_have_and_a_mail_that_shows_another_are_wr
         let message = evidence.messages.iter_mut().find(|message| message.email_id == id).unwrap();
         message.outcome = Some("already".into());
     };
-    assert_eq!(found(written), [Breach::Wrong]);
+    assert_eq!(found(written), [Breach::Lost, Breach::Wrong]);
     assert_eq!(
         found(|evidence| evidence.mails[3].shows = "matching/no_match/pending".into()),
         [Breach::Wrong]
