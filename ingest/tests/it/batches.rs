@@ -190,7 +190,7 @@ fn cases(cases: u32, max_shrink_iters: u32) -> Config {
 
 #[test]
 fn one_by_one_in_batches_and_in_two_programs_the_answers_are_the_same() {
-    let number = std::env::var("PROPTEST_CASES").map_or(8, |cases| cases.parse().unwrap());
+    let number = std::env::var("PROPTEST_CASES").map_or(4, |cases| cases.parse().unwrap());
     let end = run(TestRunner::new(cases(number, 100)), &WAYS, "", |_| ());
     assert!(end.is_ok(), "{}", end.unwrap_err());
 }
