@@ -3,7 +3,7 @@
 //!
 //! From top to bottom: [`run`] is one run; [`stage`] starts everything; [`senders`] are the clients, with the [`delivery`] that the
 //! seed makes, about the entries of [`stock`]; [`schedule`] says which fault strikes when; [`backlog`] watches; [`evidence`] gathers
-//! what is left, and [`checker`] judges it.
+//! what is left, [`checker`] judges it, and [`report`] prints it.
 
 #![allow(clippy::disallowed_methods, reason = "the checker asks Postgres itself, not a pooler")]
 
@@ -11,7 +11,9 @@ pub mod backlog;
 pub mod checker;
 pub mod delivery;
 pub mod evidence;
+pub mod exchange;
 pub mod programs;
+pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod senders;

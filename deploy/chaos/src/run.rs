@@ -2,9 +2,10 @@
 
 use crate::{
     backlog::Watch,
-    checker::{BREACHES, Breach, Breaches, check},
+    checker::{Breach, Breaches, check},
     delivery::MOST,
     evidence,
+    report::{counted, faults, figures, tell},
     schedule::{Fault, Frame, Planned, part, schedule},
     senders::{Clients, Senders},
     stage::{Mend, Mended, Stage},
@@ -12,22 +13,21 @@ use crate::{
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
-use testkit::report::{percentile, print, rounded, say};
+use testkit::report::{joined, print, rounded, say};
 use tokio::time::sleep;
 
 /// Clients with five entries each.
 const CLIENTS: usize = 200;
 /// The longer lease of the two lanes, and what the promise adds to it.
 const SETTLES: Duration = Duration::from_secs(30 + 30);
-/// Of each kind of breach, so many are told.
-const TOLD: usize = 10;
+/// How a result tells its times.
+const SECONDS: &str = "%Y-%m-%dT%H:%M:%SZ";
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const SUPERVISE_EVERY: Duration = Duration::from_millis(100);
 
@@ -72,55 +72,28 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut stage =
         Stage::new(arguments.minutes, CLIENTS, arguments.logs.join(arguments.seed.to_string())).await?;
     let since = stage.cluster_time().await?;
-    let length = Duration::from_secs(u64::from(arguments.minutes) * 60);
-    let frame = Frame {
-        length,
-        every: Duration::from_secs(arguments.every.into()),
-        spares_first: arguments.soak,
-        has_disk: stage.postgres.disk().is_some(),
-        has_clock: stage.has_clock(),
-    };
+    let frame = frame(arguments, &stage);
     let planned = if arguments.every == 0 { Vec::new() } else { schedule(arguments.seed, frame) };
-    for (what, is_there) in [
-        ("disk_full (only root may mount a disk for it)", frame.has_disk),
-        ("clock_jump (no faketime)", frame.has_clock),
-    ] {
-        if !is_there {
-            say(&format!("not available here: {what}"));
-        }
-    }
-    say(&format!(
-        "{} faults in {} s, {} deliveries a second",
-        planned.len(),
-        length.as_secs(),
-        arguments.rate
-    ));
+    say(&format!("{} faults, {} deliveries a second", planned.len(), arguments.rate));
     let entries = CLIENTS * crate::stock::CREDITORS;
     let senders = Senders::start(arguments.seed, arguments.rate, entries, stage.addresses.clone())?;
     let watch = Watch::start(stage.postgres.url.clone());
-    let mut play = Play {
-        watch,
-        struck: Vec::new(),
-        clients: senders.clients(),
-        breaches: Vec::new(),
-        soak: arguments.soak,
-    };
-    play.strike(&mut stage, &planned, length).await?;
+    let clients = senders.clients();
+    let mut play = Play { watch, struck: Vec::new(), clients, breaches: Vec::new(), soak: arguments.soak };
+    play.strike(&mut stage, &planned, frame.length).await?;
 
     say("the load ends");
     let load_ended = Instant::now(); // and the last fault has passed
-    let load_seconds = length.as_secs_f64();
     let ending = tokio::spawn(senders.stop());
     while !ending.is_finished() {
         play.look_after(&mut stage)?;
         sleep(SUPERVISE_EVERY).await;
     }
     let account = ending.await.context("the clients")?;
-    let asked = Instant::now();
     let is_settled = play.watch.settles_within(SETTLES.saturating_sub(load_ended.elapsed())).await;
-    let settled = asked.elapsed();
+    let settled = load_ended.elapsed();
     say(&format!(
-        "{} after {:.1} s; comparing",
+        "{} after {:.1} s",
         if is_settled { "settled" } else { "not settled" },
         settled.as_secs_f64()
     ));
@@ -129,32 +102,31 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let evidence = evidence::gather(&stage, account.sent, since).await?;
     breaches.extend(check(&evidence));
     tell(&breaches);
-
-    let recoveries = watch.recoveries();
-    let answered = evidence.sent.iter().map(|sent| sent.answers.len()).sum::<usize>();
-    let outcomes = count(evidence.messages.iter().map(|message| {
-        format!(
-            "{}/{}",
-            message.operation,
-            message.outcome.as_deref().or(message.dead.as_deref()).unwrap_or("waiting")
-        )
-    }));
-    print(&json!({
+    let head = json!({
         "chaos": "result", "seed": arguments.seed, "minutes": arguments.minutes, "rate": arguments.rate,
-        "every_seconds": arguments.every, "soak": arguments.soak,
-        "start": began.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), "end": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        "commit": std::env::var("CHAOS_COMMIT").unwrap_or_default(), "build": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "requests": account.requests, "answered_200": answered, "refused_or_lost": account.refused,
-        "deliveries": evidence.sent.len(), "deliveries_per_second": rounded(evidence.sent.len() as f64 / load_seconds),
-        "mails": evidence.mails.len(), "writes": evidence.history.len(), "outcomes": outcomes,
-        "retried": evidence.messages.iter().filter(|message| message.retry_count > 0).count(),
-        "faults": count(struck.iter().map(|fault| fault.name())),
-        "recovery_seconds": recovery(&recoveries), "recovered": recoveries.len(),
-        "settled": is_settled, "settled_seconds": rounded(settled.as_secs_f64()),
-        "breaches": BREACHES.map(|kind| (kind, breaches.iter().filter(|(breach, _)| *breach == kind).count()))
-            .iter().map(|(kind, count)| (format!("{kind:?}").to_lowercase(), json!(count))).collect::<Value>(),
-    }))?;
+        "every_seconds": arguments.every, "soak": arguments.soak, "start": began.strftime(SECONDS).to_string(),
+        "end": Timestamp::now().strftime(SECONDS).to_string(), "commit": std::env::var("CHAOS_COMMIT").unwrap_or_default(),
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" }, "requests": account.requests,
+        "refused_or_lost": account.refused, "settled": is_settled, "settled_seconds": rounded(settled.as_secs_f64()),
+        "has_disk": frame.has_disk, "has_clock": frame.has_clock,
+    });
+    print(&joined([head, figures(&evidence), faults(&struck, &watch.recoveries()), counted(&breaches)]))?;
     Ok(breaches.is_empty() && is_settled)
+}
+
+/// What this machine allows.
+fn frame(arguments: &Arguments, stage: &Stage) -> Frame {
+    let (has_disk, has_clock) = (stage.postgres.disk().is_some(), stage.has_clock());
+    for (what, is_there) in
+        [("disk_full (only root may mount a disk for it)", has_disk), ("clock_jump (no faketime)", has_clock)]
+    {
+        if !is_there {
+            say(&format!("not available here: {what}"));
+        }
+    }
+    let every = Duration::from_secs(arguments.every.into());
+    let length = Duration::from_secs(u64::from(arguments.minutes) * 60);
+    Frame { length, every, spares_first: arguments.soak, has_disk, has_clock }
 }
 
 /// The run while it goes on.
@@ -221,18 +193,20 @@ impl Play {
     }
 
     async fn sample(&self, stage: &Stage, at: Duration) -> anyhow::Result<()> {
-        let mut line = json!({ "chaos": "sample", "at_seconds": rounded(at.as_secs_f64()), "requests": self.clients.requests(),
-            "backlog": self.watch.length() });
+        let mut held = Map::new();
         if self.soak {
             for (name, mib, files) in stage.first_ones() {
-                line[format!("{name}_rss_mib")] = json!(rounded(mib));
-                line[format!("{name}_open_files")] = json!(files);
+                held.insert(format!("{name}_rss_mib"), json!(rounded(mib)));
+                held.insert(format!("{name}_open_files"), json!(files));
             }
             if let Some((bytes, dead)) = sizes(stage).await {
-                line["outbox_mib"] = json!(rounded(bytes as f64 / 1_048_576.0));
-                line["outbox_dead_rows"] = json!(dead);
+                held.insert("outbox_mib".into(), json!(rounded(bytes as f64 / 1_048_576.0)));
+                held.insert("outbox_dead_rows".into(), json!(dead));
             }
         }
+        let line = json!({ "chaos": "sample", "at_seconds": rounded(at.as_secs_f64()), "requests": self.clients.requests(),
+            "backlog": self.watch.length() });
+        let line = joined([line, Value::Object(held)]);
         print(&line)
     }
 }
@@ -244,38 +218,4 @@ async fn sizes(stage: &Stage) -> Option<(i64, i64)> {
         Some((row.get(0), row.get(1)))
     };
     tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
-}
-
-fn tell(breaches: &Breaches) {
-    for kind in BREACHES {
-        let of_kind: Vec<&str> =
-            breaches.iter().filter(|(breach, _)| *breach == kind).map(|(_, what)| what.as_str()).collect();
-        for what in of_kind.iter().take(TOLD) {
-            say(&format!("{kind:?}: {what}"));
-        }
-        if of_kind.len() > TOLD {
-            say(&format!("{kind:?}: and {} more", of_kind.len() - TOLD));
-        }
-    }
-}
-
-fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for name in names {
-        *counts.entry(name).or_default() += 1;
-    }
-    counts
-}
-
-/// Median and maximum, of all and of each kind.
-fn recovery(recoveries: &[(String, Duration)]) -> Value {
-    let figures = |kind: Option<&str>| {
-        let of_kind = recoveries.iter().filter(|(name, _)| kind.is_none_or(|kind| kind == name));
-        let seconds: Vec<f64> = of_kind.map(|(_, time)| time.as_secs_f64()).collect();
-        json!({ "n": seconds.len(), "p50": rounded(percentile(&seconds, 0.5)), "max": rounded(percentile(&seconds, 1.0)) })
-    };
-    let mut all: BTreeMap<&str, Value> =
-        recoveries.iter().map(|(name, _)| (name.as_str(), figures(Some(name)))).collect();
-    all.insert("all", figures(None));
-    json!(all)
 }

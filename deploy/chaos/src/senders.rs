@@ -4,9 +4,10 @@
 use crate::{
     checker::{Breach, Breaches, Sent},
     delivery::{Delivery, MOST},
+    exchange::exchange,
     stage::{SECRET, TOKEN},
 };
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use fastrand::Rng;
 use ingest::source::zendesk::Verifier;
 use jiff::Timestamp;
@@ -22,8 +23,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     task::JoinSet,
     time::{sleep, sleep_until, timeout},
 };
@@ -294,19 +293,4 @@ impl Clients {
     fn breach(&self, what: String) {
         self.breaches.lock().unwrap_or_else(PoisonError::into_inner).push((Breach::Wrong, what));
     }
-}
-
-/// Status and body; an error unless all of the answer has come.
-async fn exchange(address: &str, request: &str) -> anyhow::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the headers")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
-    let length = head
-        .lines()
-        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
-    ensure!(length.is_none_or(|length| length == body.len()), "the body is cut");
-    Ok((status, body.to_owned()))
 }

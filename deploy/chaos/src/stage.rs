@@ -1,9 +1,12 @@
-//! Where a run takes place: a Postgres and a replica set of its own, wires to both, two ingests and three relays; and what makes a
-//! fault of the schedule happen and pass.
+//! Where a run takes place: a Postgres and a replica set of its own, wires to both, two ingests and three relays.
+
+mod faults;
+
+pub use faults::{Mend, Mended};
 
 use crate::{
     programs::Process,
-    schedule::{Damage, Fault, INGESTS, MEMBERS, Member, Program, RELAYS},
+    schedule::{INGESTS, MEMBERS, Program, RELAYS},
     stock,
 };
 use anyhow::{Context as _, ensure};
@@ -17,10 +20,8 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::PathBuf,
-    time::Duration,
 };
-use testkit::{Pace, PostgresServer, ReplicaSet, Wire, free_port, url_as};
-use tokio::time::timeout;
+use testkit::{PostgresServer, ReplicaSet, Wire, free_port, url_as};
 
 /// The MongoDB database of a run.
 const DATABASE: &str = "chaos";
@@ -32,46 +33,6 @@ pub const SECRET: &str = "chaos-secret-for-this-machine-only";
 const OPLOG_MIB: u32 = 10;
 /// Disk for Postgres, in MiB: at first, and for a minute of load.
 const DISK_MIB: (u32, u32) = (700, 150);
-
-/// What makes a fault pass.
-#[derive(Debug, Clone, Copy)]
-pub enum Mend {
-    /// It passes by itself.
-    Nothing,
-    /// A program is started.
-    Start(Program),
-    /// A program ends by itself, and is started.
-    StopAndStart(Program),
-    /// A program goes on.
-    Thaw(Program),
-    /// Postgres is started.
-    StartPostgres,
-    /// Postgres goes on.
-    ThawPostgres,
-    /// There is room again.
-    EmptyDisk,
-    /// Members that do not run are started.
-    StartMongods,
-    /// A member goes on.
-    ThawMongod(usize),
-    /// A wire is whole again.
-    PostgresWire(Program, Damage),
-    /// A wire is whole again.
-    MongodWire(usize, Damage),
-    /// A relay's clock is right again.
-    Clock(usize),
-}
-
-/// What came of that.
-#[derive(Debug)]
-pub enum Mended {
-    /// It is to be tried again.
-    NotYet,
-    /// Nothing else.
-    Well,
-    /// What must not have come about.
-    With(String),
-}
 
 /// All of it; everything ends with this value.
 #[derive(Debug)]
@@ -203,129 +164,6 @@ impl Stage {
         Ok(hello.get_document("$clusterTime")?.get_timestamp("clusterTime")?)
     }
 
-    /// The fault happens.
-    pub async fn begin(&mut self, fault: Fault) -> anyhow::Result<Mend> {
-        Ok(match fault {
-            Fault::Kill(program) => {
-                self.process(program)?.kill();
-                Mend::Start(program)
-            }
-            Fault::Restart(program) => {
-                self.process(program)?.stop();
-                Mend::StopAndStart(program)
-            }
-            Fault::Freeze(program) => {
-                self.process(program)?.signal("STOP");
-                Mend::Thaw(program)
-            }
-            Fault::KillPostgres => {
-                self.postgres.kill();
-                Mend::StartPostgres
-            }
-            Fault::FreezePostgres => {
-                self.postgres.freeze();
-                Mend::ThawPostgres
-            }
-            Fault::TerminateConnections => {
-                let sql = shared::postgres::connect(&self.postgres.url, "chaos").await?;
-                sql.batch_execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where usename like 'testkit_%'",
-                )
-                .await?;
-                Mend::Nothing
-            }
-            Fault::DiskFull => {
-                self.postgres.disk().context("no disk to fill")?.fill();
-                // the log's next file has no room either: what Postgres cannot do without ends it
-                let switch = async {
-                    let sql = shared::postgres::connect(&self.postgres.url, "chaos").await.ok()?;
-                    sql.batch_execute("select pg_switch_wal()").await.ok()
-                };
-                let _ = timeout(Duration::from_secs(2), switch).await;
-                Mend::EmptyDisk
-            }
-            Fault::KillMongod(member) => {
-                let index = self.member(member).await;
-                self.mongo.members.get_mut(index).context("a member")?.kill();
-                Mend::StartMongods
-            }
-            Fault::FreezeMongod(member) => {
-                let index = self.member(member).await;
-                self.mongo.members.get(index).context("a member")?.freeze();
-                Mend::ThawMongod(index)
-            }
-            Fault::KillMongods => {
-                for member in &mut self.mongo.members {
-                    member.kill();
-                }
-                Mend::StartMongods
-            }
-            Fault::StepDown => {
-                let index = self.mongo.primary().await;
-                let command = doc! { "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 1, "force": true };
-                let primary = self.mongo.members.get(index).context("a member")?;
-                // its answer may be lost: it closes the connections of its clients
-                let _ =
-                    timeout(Duration::from_secs(5), primary.client().database("admin").run_command(command))
-                        .await;
-                Mend::Nothing
-            }
-            Fault::WireToPostgres(program, damage) => {
-                harm(self.wire(program)?, damage);
-                Mend::PostgresWire(program, damage)
-            }
-            Fault::WireToMongod(member, damage) => {
-                let index = self.member(member).await;
-                harm(self.mongo.wires.get(index).context("a wire")?, damage);
-                Mend::MongodWire(index, damage)
-            }
-            Fault::ClockJump(relay, seconds) => {
-                self.set_clock(relay, seconds)?;
-                Mend::Clock(relay)
-            }
-        })
-    }
-
-    /// The fault passes, unless it takes longer.
-    pub async fn mend(&mut self, mend: Mend) -> anyhow::Result<Mended> {
-        match mend {
-            Mend::Nothing => {}
-            Mend::Start(program) => self.process(program)?.start()?,
-            Mend::StopAndStart(program) => {
-                let process = self.process(program)?;
-                let Some(stopped) = process.stopped() else { return Ok(Mended::NotYet) };
-                process.start()?;
-                return Ok(stopped.map_or_else(|error| Mended::With(format!("{error:#}")), |()| Mended::Well));
-            }
-            Mend::Thaw(program) => self.process(program)?.signal("CONT"),
-            Mend::StartPostgres => self.postgres.start().await,
-            Mend::ThawPostgres => self.postgres.thaw(),
-            Mend::EmptyDisk => {
-                self.postgres.disk().context("no disk to fill")?.empty();
-                // a Postgres that could not write its log ends, now or in a moment; whoever has made room starts it
-                if self.postgres.has_ended() {
-                    self.postgres.start().await;
-                }
-                let connect = shared::postgres::connect(&self.postgres.url, "chaos");
-                if !timeout(Duration::from_secs(1), connect).await.is_ok_and(|sql| sql.is_ok()) {
-                    return Ok(Mended::NotYet);
-                }
-            }
-            Mend::StartMongods => {
-                for member in &mut self.mongo.members {
-                    if member.has_ended() {
-                        member.launch();
-                    }
-                }
-            }
-            Mend::ThawMongod(index) => self.mongo.members.get(index).context("a member")?.thaw(),
-            Mend::PostgresWire(program, damage) => cure(self.wire(program)?, damage),
-            Mend::MongodWire(index, damage) => cure(self.mongo.wires.get(index).context("a wire")?, damage),
-            Mend::Clock(relay) => self.set_clock(relay, 0)?,
-        }
-        Ok(Mended::Well)
-    }
-
     /// Starts again what has ended by itself, and says what that was.
     pub fn supervise(&mut self) -> anyhow::Result<Vec<String>> {
         let mut ended = Vec::new();
@@ -363,14 +201,6 @@ impl Stage {
         Ok(strange)
     }
 
-    async fn member(&self, member: Member) -> usize {
-        let primary = self.mongo.primary().await;
-        match member {
-            Member::Primary => primary,
-            Member::Secondary => (primary + 1) % MEMBERS,
-        }
-    }
-
     fn process(&mut self, program: Program) -> anyhow::Result<&mut Process> {
         self.processes.iter_mut().find(|process| process.program == program).context("a program of the run")
     }
@@ -394,24 +224,5 @@ impl Stage {
         // renamed, so that the relay never reads half of it
         fs::rename(new, clock)?;
         Ok(())
-    }
-}
-
-fn harm(wire: &Wire, damage: Damage) {
-    match damage {
-        Damage::Cut => wire.cut(),
-        Damage::HalfOpen => wire.lose(),
-        Damage::Stall => wire.freeze(),
-        Damage::Slow => wire.pace(Some(Pace { bytes: 64 * 1024, pause: Duration::from_millis(300) })),
-        Damage::Dribble => wire.pace(Some(Pace { bytes: 16, pause: Duration::from_millis(1) })),
-    }
-}
-
-fn cure(wire: &Wire, damage: Damage) {
-    match damage {
-        Damage::Cut => wire.mend(),
-        Damage::HalfOpen => {}
-        Damage::Stall => wire.thaw(),
-        Damage::Slow | Damage::Dribble => wire.pace(None),
     }
 }
