@@ -5,7 +5,8 @@
 
 use crate::{problem::Problem, telemetry::Full};
 use http_body_util::BodyExt;
-use hyper::{body::Body, body::Bytes, body::Incoming};
+use hyper::body::{Body, Bytes};
+use shared::http::RequestBody;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -116,7 +117,7 @@ pub struct HeldBody {
 /// # Errors
 /// [`Problem::PayloadTooLarge`], [`Problem::BodyTooSlow`], [`Problem::Overloaded`]; [`Problem::InvalidPayload`] for a broken
 /// transfer.
-pub async fn receive(body: &mut Incoming, limits: &BodyLimits) -> Result<HeldBody, Problem> {
+pub async fn receive(body: &mut RequestBody, limits: &BodyLimits) -> Result<HeldBody, Problem> {
     let too_large = || Problem::PayloadTooLarge(limits.bytes);
     if usize::try_from(body.size_hint().lower()).map_or(true, |promised| promised > limits.bytes) {
         return Err(too_large());
@@ -166,7 +167,7 @@ impl HeldBody {
 }
 
 /// Reads on without keeping anything, within bounds.
-pub async fn discard(body: &mut Incoming) {
+pub async fn discard(body: &mut RequestBody) {
     let read = async {
         let mut left = MAX_DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
