@@ -67,12 +67,12 @@ impl Line {
             return left;
         }
         let Some((_, (quietest, _))) = crowd.quiet.pop_first() else { return GRACE };
+        closed.increment(1);
         if crowd.warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             crowd.warned_at = Some(time::Instant::now());
             tracing::warn!("all connections are taken: the quietest are closed for new ones");
         }
         drop(crowd);
-        closed.increment(1);
         quietest.cancel();
         GRACE
     }
