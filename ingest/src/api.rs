@@ -21,7 +21,7 @@ use crate::{
 };
 use hyper::{
     HeaderMap, Request, StatusCode,
-    body::{Body, Incoming},
+    body::Body,
     header::{self, HeaderName, HeaderValue},
     http::request::Parts,
 };
@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use shared::{
     admin::{self, Readiness},
-    http::{Reply, reply},
+    http::{Reply, RequestBody, reply},
     message::{EmailId, Operation},
 };
 use std::{sync::Arc, time::Instant};
@@ -53,7 +53,7 @@ struct Answered {
 }
 
 /// Answers a request, whatever it is.
-pub async fn handle(app: Arc<App>, request: Request<Incoming>) -> Reply {
+pub async fn handle(app: Arc<App>, request: Request<RequestBody>) -> Reply {
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
     let trace = RequestTrace::of(&head.headers);
@@ -105,7 +105,7 @@ impl App {
         &self,
         endpoint: Endpoint<'_>,
         head: &Parts,
-        body: &mut Incoming,
+        body: &mut RequestBody,
         trace: &RequestTrace,
     ) -> Result<Answered, Problem> {
         let access = self.access.get();
@@ -151,7 +151,7 @@ impl App {
         access: &Access,
         source: Source,
         head: &Parts,
-        body: &mut Incoming,
+        body: &mut RequestBody,
         trace: &RequestTrace,
     ) -> Result<(CommitRequest, HeldBody), Problem> {
         let held = receive(body, &self.bodies).await?;
@@ -182,7 +182,7 @@ impl App {
         &self,
         access: &Access,
         head: &Parts,
-        body: &mut Incoming,
+        body: &mut RequestBody,
         trace: &RequestTrace,
     ) -> Result<(CommitRequest, HeldBody), Problem> {
         access.check_token(&head.headers)?;

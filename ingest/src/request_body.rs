@@ -1,11 +1,12 @@
 //! Taking in a request's body: within its size, its time, and one budget over all bodies at once.
 //!
-//! Where the budget is used up, the body that is being read for the longest makes room, and its sender gets the 503: a few clients that
-//! send large bodies slowly would else keep everybody out, and nobody has to be known to send a body.
+//! Where the budget is used up, the bodies that are being read for the longest make room, and their senders get the 503: clients that
+//! send large bodies slowly, or many small ones, would else keep everybody out, and nobody has to be known to send a body.
 
 use crate::{problem::Problem, telemetry::Full};
 use http_body_util::BodyExt;
-use hyper::{body::Body, body::Bytes, body::Incoming};
+use hyper::body::{Body, Bytes};
+use shared::http::RequestBody;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -78,12 +79,24 @@ impl Reader {
         }
     }
 
-    /// Ends the oldest body before this one that has so much; whether there is one.
-    fn ends_an_older_one(&self, bytes: usize) -> bool {
+    /// Ends bodies that began before this one, the oldest first, until they have so much between them; none if they have less.
+    fn ends_older_ones(&self, bytes: usize) -> bool {
         let all = self.readers.all();
-        let mut older = all.range(..self.number).map(|(_, reading)| reading);
-        let found = older.find(|reading| reading.bytes >= bytes && !reading.ended.is_cancelled());
-        found.map(|reading| reading.ended.cancel()).is_some()
+        let older = all.range(..self.number).map(|(_, reading)| reading);
+        let mut found = 0;
+        let mut ended = Vec::new();
+        for reading in older.filter(|reading| reading.bytes > 0 && !reading.ended.is_cancelled()) {
+            if found >= bytes {
+                break;
+            }
+            found += reading.bytes;
+            ended.push(&reading.ended);
+        }
+        let covered = found >= bytes;
+        if covered {
+            ended.into_iter().for_each(CancellationToken::cancel);
+        }
+        covered
     }
 }
 
@@ -116,7 +129,7 @@ pub struct HeldBody {
 /// # Errors
 /// [`Problem::PayloadTooLarge`], [`Problem::BodyTooSlow`], [`Problem::Overloaded`]; [`Problem::InvalidPayload`] for a broken
 /// transfer.
-pub async fn receive(body: &mut Incoming, limits: &BodyLimits) -> Result<HeldBody, Problem> {
+pub async fn receive(body: &mut RequestBody, limits: &BodyLimits) -> Result<HeldBody, Problem> {
     let too_large = || Problem::PayloadTooLarge(limits.bytes);
     if usize::try_from(body.size_hint().lower()).map_or(true, |promised| promised > limits.bytes) {
         return Err(too_large());
@@ -151,7 +164,7 @@ impl HeldBody {
         let permits = u32::try_from(bytes).map_err(|_| Full::Bodies.shed())?;
         let more = match budget.clone().try_acquire_many_owned(permits) {
             Ok(more) => more,
-            Err(_) if reader.ends_an_older_one(bytes) => {
+            Err(_) if reader.ends_older_ones(bytes) => {
                 let room = timeout(ROOM, budget.clone().acquire_many_owned(permits)).await;
                 room.ok().and_then(Result::ok).ok_or_else(|| Full::Bodies.shed())?
             }
@@ -166,7 +179,7 @@ impl HeldBody {
 }
 
 /// Reads on without keeping anything, within bounds.
-pub async fn discard(body: &mut Incoming) {
+pub async fn discard(body: &mut RequestBody) {
     let read = async {
         let mut left = MAX_DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

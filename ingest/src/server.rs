@@ -9,12 +9,12 @@ use crate::{
     store::Store,
     telemetry,
 };
-use hyper::{Request, body::Incoming};
+use hyper::Request;
 use listenfd::ListenFd;
 use metrics_exporter_prometheus::PrometheusHandle;
 use shared::{
     admin::{self, Readiness},
-    http::{self, Limits},
+    http::{self, Limits, RequestBody},
     postgres, process,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -160,13 +160,14 @@ async fn serve_public(
         header_timeout: config.limits.header_timeout,
         drain_timeout: config.limits.drain_timeout,
         open: Some(telemetry::OPEN_CONNECTIONS),
+        closed: (telemetry::CLOSED_CONNECTIONS, "public"),
     };
     let told = shutdown.clone();
     let leaving = tokio::spawn(async move {
         told.cancelled().await;
         readiness.set("shutdown", Err("shutting down".into()));
     });
-    let handler = move |request: Request<Incoming>| api::handle(app.clone(), request);
+    let handler = move |request: Request<RequestBody>| api::handle(app.clone(), request);
     http::serve(listener, limits, shutdown, handler).await;
     leaving.abort();
 }
@@ -184,8 +185,9 @@ async fn serve_admin(
         header_timeout,
         drain_timeout: Duration::from_secs(1),
         open: None,
+        closed: (telemetry::CLOSED_CONNECTIONS, "admin"),
     };
-    let handler = move |request: Request<Incoming>| {
+    let handler = move |request: Request<RequestBody>| {
         if request.uri().path() == admin::METRICS_PATH {
             app.measure();
         }

@@ -59,6 +59,11 @@ pub const METRICS: &[Metric] = &[
     Metric(Kind::Gauge, "ingest_queue_depth", "Requests that wait for their commit or are in one"),
     Metric(Kind::Gauge, "ingest_queue_bytes", "Bytes of all bodies in memory, being read or waiting"),
     Metric(Kind::Gauge, "ingest_open_connections", "Open connections of the public listener"),
+    Metric(
+        Kind::Counter,
+        "ingest_closed_connections_total",
+        "Connections closed for new ones because a listener was full, by listener",
+    ),
     Metric(Kind::Gauge, "ingest_pool_connections", "Connections to Postgres by state"),
     Metric(Kind::Gauge, "ingest_pool_connections_limit", "Connections to Postgres, at most"),
     Metric(Kind::Gauge, "ingest_pool_waiting", "Who waits for a connection to Postgres now"),
@@ -68,6 +73,8 @@ pub const METRICS: &[Metric] = &[
 
 /// The gauge of [`shared::http::Limits`].
 pub const OPEN_CONNECTIONS: &str = "ingest_open_connections";
+/// Its counter.
+pub const CLOSED_CONNECTIONS: &str = "ingest_closed_connections_total";
 
 /// What there was no room in.
 #[derive(Debug, Clone, Copy)]

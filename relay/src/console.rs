@@ -32,6 +32,8 @@ use tokio::{sync::Semaphore, time::timeout};
 const MOST_ROWS: usize = 100;
 /// Pages that are read at the same time.
 const READERS: usize = 2;
+/// And those that wait for their turn: the listener's other places are for who watches.
+const MOST_PAGES: usize = 64;
 /// For everything that a page reads.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// For the walk through the outbox.
@@ -61,6 +63,8 @@ pub struct Console {
     is_loopback: bool,
     /// Pages that are read at the same time: the connections are the lanes'.
     readers: Arc<Semaphore>,
+    /// Pages that are read or wait.
+    places: Arc<Semaphore>,
 }
 
 /// Which page a path is.
@@ -100,8 +104,8 @@ impl Console {
     /// The pages for a listener of this address. Beyond this machine nobody is let in without a token.
     #[must_use]
     pub fn new(pool: Pool, history: History, tokens: Option<Tokens>, listen: SocketAddr) -> Console {
-        let (is_loopback, readers) = (listen.ip().is_loopback(), Arc::new(Semaphore::new(READERS)));
-        Console { pool, history, tokens, is_loopback, readers }
+        let [readers, places] = [READERS, MOST_PAGES].map(|count| Arc::new(Semaphore::new(count)));
+        Console { pool, history, tokens, is_loopback: listen.ip().is_loopback(), readers, places }
     }
 
     /// Answers a request for a page; None = it is none, or there is no console here.
@@ -153,9 +157,9 @@ impl Console {
         if page == Page::Script {
             return reply(200, "text/javascript; charset=utf-8", SCRIPT);
         }
-        let Ok(Ok(_reader)) = timeout(PATIENCE, self.readers.acquire()).await else {
-            return html(503, &pages::trouble("too many pages are asked for at the same time"));
-        };
+        let too_many = || html(503, &pages::trouble("too many pages are asked for at the same time"));
+        let Ok(_place) = self.places.try_acquire() else { return too_many() };
+        let Ok(Ok(_reader)) = timeout(PATIENCE, self.readers.acquire()).await else { return too_many() };
         let connection = match self.pool.get().await {
             Ok(connection) => connection,
             Err(error) => return html(503, &pages::trouble(&pool_reason(&error))),

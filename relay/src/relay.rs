@@ -212,6 +212,7 @@ async fn serve_admin(
         header_timeout: Duration::from_secs(10),
         drain_timeout: Duration::from_secs(2),
         open: None,
+        closed: (telemetry::CLOSED_CONNECTIONS, "admin"),
     };
     serve(listener, limits, shutdown, move |request| {
         if request.uri().path() == admin::METRICS_PATH {

@@ -45,6 +45,11 @@ pub const METRICS: &[Metric] = &[
         "relay_breaker_open",
         "1 while the lane claims nothing because what it works with is away, by why",
     ),
+    Metric(
+        Kind::Counter,
+        "relay_closed_connections_total",
+        "Connections closed for new ones because a listener was full, by listener",
+    ),
     Metric(Kind::Gauge, "relay_pool_connections", "Connections to Postgres by state"),
     Metric(Kind::Gauge, "relay_pool_connections_limit", "Connections to Postgres, at most"),
     Metric(Kind::Gauge, "relay_pool_waiting", "Who waits for a connection to Postgres now"),
@@ -70,6 +75,9 @@ pub const METRICS: &[Metric] = &[
     Metric(Kind::Gauge, "relay_ready", "1 if /readyz answers 200"),
     Metric(Kind::Gauge, "relay_build_info", "1, with the version of the program"),
 ];
+
+/// The counter of [`shared::http::Limits`].
+pub const CLOSED_CONNECTIONS: &str = "relay_closed_connections_total";
 
 /// Why a breaker opens.
 const BREAKER_REASONS: [FailureClass; 3] =

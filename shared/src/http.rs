@@ -1,9 +1,12 @@
 //! The HTTP/1 accept loop of every listener: connection limit, header timeout, drain.
 //!
-//! A full listener still lets everybody in: the quietest connection makes room (`http/line.rs`).
+//! A full listener still lets everybody in: the quietest connection without a request in hand makes room (`http/line.rs`).
 //! Knows no route. A handler always answers: its failures are responses.
 
+mod body;
 mod line;
+
+pub use body::RequestBody;
 
 use http_body_util::Full;
 use hyper::{Request, Response, body::Bytes, body::Incoming, header, service::service_fn};
@@ -24,7 +27,7 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// The bounds of one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Open connections; for a further one the quietest is closed.
+    /// Open connections; for a further one the quietest without a request in hand is closed.
     pub connections: usize,
     /// From the first byte awaited to the end of the headers; closes idle keep-alive connections too. Also for a client that does
     /// not read its answers, which hyper would wait for for ever.
@@ -33,6 +36,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// The gauge that counts the open connections, if one does.
     pub open: Option<&'static str>,
+    /// The counter of connections that were closed for others, and its label `listener`.
+    pub closed: (&'static str, &'static str),
 }
 
 /// An open connection, as long as it is.
@@ -58,11 +63,13 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves until the token is cancelled and the open requests have ended or `drain_timeout` is over.
 pub async fn serve<H, F>(listener: TcpListener, limits: Limits, shutdown: CancellationToken, handler: H)
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
     let (slots, line) = (Arc::new(Semaphore::new(limits.connections)), Line::default());
     let open = limits.open.map_or_else(Gauge::noop, |name| metrics::gauge!(name));
+    let (closed, listener_name) = limits.closed;
+    let closed = metrics::counter!(closed, "listener" => listener_name);
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     // hyper's header timeout does nothing without a timer, and its buffer may otherwise grow to 400 KiB for each connection.
@@ -83,7 +90,7 @@ where
         };
         let mut slot = slots.clone().try_acquire_owned().ok();
         while slot.is_none() && !shutdown.is_cancelled() {
-            let room = time::timeout(line.make_room(), slots.clone().acquire_owned());
+            let room = time::timeout(line.make_room(&closed), slots.clone().acquire_owned());
             slot = room.await.ok().and_then(Result::ok);
         }
         // Small answers must not wait for the client's delayed acknowledgement.
@@ -94,7 +101,8 @@ where
         let ending = shutdown.clone();
         let place = line.place();
         let own = place.clone();
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
+            let request = request.map(|incoming| RequestBody::new(incoming, own.clone()));
             let (reply, ending, own) = (handler(request), ending.clone(), own.clone());
             async move {
                 let mut reply = reply.await;
@@ -107,11 +115,11 @@ where
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
         let open = Open::counted(open.clone());
-        line.spawn(&place, async move {
+        tokio::spawn(place.holds(async move {
             // A connection's end, good or bad, concerns its client only.
             let _ = connection.await;
             drop((slot, open));
-        });
+        }));
     }
     drop(listener); // refuse new connections before waiting for the open ones; they wait where the service manager holds the socket
     let end = time::Instant::now() + limits.drain_timeout;

@@ -32,7 +32,7 @@ macro_rules! limits {
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 limits! {
-    /// Open connections; for a further one that which has had no answer for the longest is closed
+    /// Open connections; for a further one that which has had no answer for the longest is closed, unless its request is being served
     connections: usize, "connections", "INGEST_CONNECTIONS", "4096", 1..=1_000_000, "NUMBER", size;
     /// Time for a request's headers; also closes idle connections
     header_timeout: Duration, "header-timeout-ms", "INGEST_HEADER_TIMEOUT_MS", "10000", 1..=600_000, "MILLISECONDS", MS;

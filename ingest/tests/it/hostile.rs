@@ -49,7 +49,8 @@ impl Target {
     async fn is_served(&mut self, beside: &str) {
         for _ in 0..GOOD {
             self.sent += 1;
-            let body = mail(&format!("good-{}", self.sent));
+            // Larger than most slow bodies: several have to make room for it.
+            let body = mail(&format!("good-{}", self.sent)) + &" ".repeat(20_000);
             let answer = timeout(PATIENCE, self.running.zendesk(&body)).await;
             let answer = answer.unwrap_or_else(|_| panic!("no answer beside: {beside}"));
             assert_eq!(answer.status, 200, "beside: {beside}: {answer:?}");
@@ -143,6 +144,12 @@ async fn a_flood_of_the_admin_listener_keeps_nobody_from_the_metrics_and_no_send
         }
     }
     target.is_served("a flood of the admin listener").await;
+    let page = String::from_utf8(get(target.running.admin, "/metrics").await.body.to_vec()).unwrap();
+    let closed = |listener: &str| {
+        let name = format!("ingest_closed_connections_total{{listener=\"{listener}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<u64>().unwrap()
+    };
+    assert!(closed("admin") > 0 && closed("public") == 0, "{page}");
     drop(crowd);
     target.is_as_before(files).await;
 }

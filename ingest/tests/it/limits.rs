@@ -2,11 +2,12 @@
 
 use crate::harness::*;
 use jiff::Timestamp;
-use std::{net::SocketAddr, time::Duration};
-use testkit::Database;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use testkit::{Database, Wire};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinSet,
 };
 
 /// Sends bytes as they are and reads until the other side closes or has sent `until`.
@@ -29,6 +30,12 @@ async fn read_until(stream: &mut TcpStream, until: &str) -> String {
     };
     tokio::time::timeout(PATIENCE, read).await.expect("an answer in time");
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A request and its answer on a connection that stays open.
+async fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(read_until(stream, "ok\n").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
@@ -89,10 +96,6 @@ async fn for_a_connection_beyond_the_limit_the_one_without_an_answer_for_the_lon
     let mut narrow = config(&database.url);
     narrow.limits.connections = 3;
     let service = Service::start(narrow).await;
-    let ask = async |stream: &mut TcpStream| {
-        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        assert!(read_until(stream, "ok\n").await.starts_with("HTTP/1.1 200"));
-    };
     let mut first = TcpStream::connect(service.address).await.unwrap();
     ask(&mut first).await;
     // Neither a head nor a body that is on its way counts as an answer.
@@ -112,6 +115,52 @@ async fn for_a_connection_beyond_the_limit_the_one_without_an_answer_for_the_lon
     ask(&mut first).await;
     for other in &mut others {
         ask(other).await;
+    }
+}
+
+/// A request that has been read whole is no quiet connection, however long Postgres takes.
+#[tokio::test]
+async fn whoever_is_being_served_is_never_closed_for_others() {
+    let database = Database::new().await;
+    let mut narrow = config(&database.url);
+    (narrow.limits.connections, narrow.limits.lock_wait) = (2, Duration::from_secs(3));
+    let service = Service::start(narrow).await;
+    let mut served = TcpStream::connect(service.address).await.unwrap();
+    ask(&mut served).await;
+    let mut idle = TcpStream::connect(service.address).await.unwrap();
+    ask(&mut idle).await;
+    let rival = Rival::holds(&database, "w1").await;
+    let body = mail("w1");
+    let signed = zendesk_verifier().sign(Timestamp::now(), body.as_bytes());
+    let signed: String = signed.into_iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let json = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    let post = format!("POST {ZENDESK} HTTP/1.1\r\nHost: x\r\n{json}{signed}\r\n{body}");
+    served.write_all(post.as_bytes()).await.unwrap();
+    rival.is_waited_for_by(1).await;
+    // The other one has been answered later, and makes room all the same.
+    ask(&mut TcpStream::connect(service.address).await.unwrap()).await;
+    assert_eq!(read_until(&mut idle, "\0").await, "");
+    rival.rolls_back().await;
+    assert!(read_until(&mut served, "accepted").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn more_clients_than_there_is_room_for_all_get_their_503_while_postgres_is_frozen() {
+    let database = Database::new().await;
+    let wire = Wire::before(&database.url).await;
+    let mut narrow = config(&wire.instead(&database.url));
+    (narrow.limits.connections, narrow.limits.handler_timeout) = (4, Duration::from_millis(600));
+    let service = Arc::new(Service::start(narrow).await);
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+    wire.freeze();
+    let mut clients = JoinSet::new();
+    for number in 0..24 {
+        let service = service.clone();
+        clients.spawn(async move { service.zendesk(&mail(&format!("f{number}"))).await });
+    }
+    for answer in clients.join_all().await {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.headers.contains_key("retry-after"));
     }
 }
 
@@ -154,6 +203,40 @@ async fn a_body_beyond_the_common_budget_ends_the_one_that_is_being_read_for_the
     // One that is alone with what it needs has nobody to end.
     let alone = service.post(ZENDESK, Vec::new(), "x".repeat(1000)).await;
     alone.is_problem(401, "signature-missing");
+}
+
+/// None of them has as much as is needed.
+#[tokio::test]
+async fn many_small_slow_bodies_make_room_together_the_oldest_first() {
+    let database = Database::new().await;
+    let mut small = config(&database.url);
+    small.limits.body_bytes = 1000;
+    small.limits.body_budget_bytes = 1000;
+    let service = Service::start(small).await;
+    let post = format!(
+        "POST {ZENDESK} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 101\r\n\r\n"
+    );
+    let mut slow = Vec::new();
+    for number in 1..=10 {
+        let mut stream = TcpStream::connect(service.address).await.unwrap();
+        stream.write_all((post.clone() + &" ".repeat(100)).as_bytes()).await.unwrap();
+        let held = format!("ingest_queue_bytes {}\n", number * 100);
+        eventually("a slow body to be held", || async {
+            String::from_utf8_lossy(&get(service.admin_address, "/metrics").await.body).contains(&held)
+        })
+        .await;
+        slow.push(stream);
+    }
+    let good = service.post(ZENDESK, Vec::new(), "x".repeat(450)).await;
+    good.is_problem(401, "signature-missing");
+    let (oldest, others) = slow.split_at_mut(5);
+    for stream in oldest {
+        assert!(read_until(stream, "overloaded").await.starts_with("HTTP/1.1 503"));
+    }
+    for stream in others {
+        stream.write_all(b" ").await.unwrap();
+        assert!(read_until(stream, "signature-missing").await.starts_with("HTTP/1.1 401"));
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,6 @@ use crate::{
 };
 use hyper::{
     Request,
-    body::Incoming,
     header::{HeaderName, LOCATION, RETRY_AFTER},
 };
 use mongodb::bson::{Document, doc};
@@ -20,7 +19,7 @@ use relay::{
 };
 use serde_json::{Value, json};
 use shared::{
-    http::{Limits, Reply, reply, serve},
+    http::{Limits, Reply, RequestBody, reply, serve},
     message::EmailId,
 };
 use std::{
@@ -74,8 +73,13 @@ impl Provider {
         let provider = Provider { acts: Arc::default(), asked: Arc::default(), url, _end: end };
         let (acts, asked) = (provider.acts.clone(), provider.asked.clone());
         let time = Duration::from_secs(60);
-        let limits =
-            Limits { connections: 100, header_timeout: time, drain_timeout: Duration::ZERO, open: None };
+        let limits = Limits {
+            connections: 100,
+            header_timeout: time,
+            drain_timeout: Duration::ZERO,
+            open: None,
+            closed: ("provider_closed_connections_total", "provider"),
+        };
         tokio::spawn(serve(listener, limits, shutdown, move |request| {
             act(acts.clone(), asked.clone(), request)
         }));
@@ -109,7 +113,7 @@ impl Provider {
 async fn act(
     acts: Arc<Mutex<HashMap<String, Act>>>,
     asked: Arc<Mutex<Vec<String>>>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Reply {
     let path = request.uri().path().to_owned();
     asked.lock().unwrap().push(path.clone());

@@ -5,7 +5,11 @@ use crate::{
     feed::{Feed, Relay},
     world::World,
 };
-use testkit::attack::{Attack, Crowd, Then};
+use testkit::{
+    Wire,
+    attack::{Attack, Crowd, Then},
+};
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn floods_of_metrics_and_console_stop_neither_the_work_nor_the_watchers() {
@@ -27,6 +31,10 @@ async fn floods_of_metrics_and_console_stop_neither_the_work_nor_the_watchers() 
     ];
     let crowd = Crowd::begin(attacks, address.parse().unwrap());
     relay.says("all connections are taken").await;
+    let metrics = get(&format!("http://{address}/metrics")).await.text().await.unwrap();
+    let closed = "relay_closed_connections_total{listener=\"admin\"} ";
+    let closed = metrics.lines().find_map(|line| line.strip_prefix(closed)).unwrap();
+    assert_ne!(closed, "0");
     for _ in 0..5 {
         feed.commit(100).await;
         for path in ["livez", "metrics", "readyz"] {
@@ -36,4 +44,25 @@ async fn floods_of_metrics_and_console_stop_neither_the_work_nor_the_watchers() 
     feed.all_end_well().await;
     drop(crowd);
     assert_eq!(relay.terminate().await, Some(0));
+}
+
+/// A page that is being read keeps its place on the listener, so there may not be too many of them.
+#[tokio::test]
+async fn pages_that_wait_for_a_frozen_postgres_leave_places_for_the_watchers() {
+    let world = World::new().await;
+    let wire = Wire::before(&world.database.url).await;
+    let relay = Relay::start(&world, &[("DATABASE_URL", &wire.instead(&world.relay_url()))]);
+    let address = relay.admin().await;
+    wire.freeze();
+    let mut pages = JoinSet::new();
+    for _ in 0..100 {
+        let url = format!("http://{address}/");
+        pages.spawn(async move { get(&url).await.text().await.unwrap() });
+    }
+    for _ in 0..36 {
+        let page = pages.join_next().await.unwrap().unwrap();
+        assert!(page.contains("too many pages"), "{page}");
+    }
+    assert_eq!(get(&format!("http://{address}/livez")).await.status(), 200);
+    assert!(pages.try_join_next().is_none(), "the others still wait");
 }

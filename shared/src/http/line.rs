@@ -1,9 +1,12 @@
-//! Which connection makes room when a listener is full: the one that has had no answer for the longest.
+//! Which connection makes room when a listener is full: of those that have no request in hand, the one whose last answer, or beginning,
+//! is the longest ago.
 //!
-//! A client that sends its request is answered within milliseconds and is never that one; connections that only sit there, or drip
-//! bytes, are. If further clients waited in the kernel until a timeout frees a place, a good one would stand in line behind all those
-//! that an attacker opens, for ten seconds and more. Who is closed by mistake sends again, under the same key.
+//! A request is in hand from when it has been read whole until it is answered: queue, pool and the handler's time bound that, and
+//! nobody else's arrival cuts it. What is closed only sits there, or drips bytes. If further clients waited in the kernel until a
+//! timeout frees a place, a good one would stand in line behind all those that an attacker opens, for ten seconds and more. It does
+//! wait where all places have a request in hand. Who is closed by mistake, its request still on the wire, sends again under the same key.
 
+use metrics::Counter;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -12,7 +15,8 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{task::AbortHandle, time};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
 
 /// How often it is said that connections are closed for others.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -21,12 +25,21 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// kernel meanwhile, 16,000 a second get in where 4,096 have room.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The open connections, in the order of their last answers, or of their beginnings.
+/// The connections without a request in hand, in the order of their last answers, or of their beginnings.
 #[derive(Debug, Default)]
 struct Crowd {
     next: u64,
-    open: BTreeMap<u64, (AbortHandle, time::Instant)>,
+    quiet: BTreeMap<u64, (CancellationToken, time::Instant)>,
     warned_at: Option<time::Instant>,
+}
+
+impl Crowd {
+    /// To the end of the line; the number there.
+    fn enters(&mut self, end: CancellationToken) -> u64 {
+        self.next += 1;
+        self.quiet.insert(self.next, (end, time::Instant::now()));
+        self.next
+    }
 }
 
 /// Of one listener.
@@ -40,40 +53,27 @@ impl Line {
 
     /// A place at the end of the line.
     pub(super) fn place(&self) -> Place {
-        let mut crowd = self.crowd();
-        crowd.next += 1;
-        Place { number: Arc::new(AtomicU64::new(crowd.next)), line: self.clone() }
-    }
-
-    /// Runs a connection until it ends, or makes room for another one.
-    pub(super) fn spawn(&self, place: &Place, connection: impl Future<Output = ()> + Send + 'static) {
-        let leaving = Leaving(place.clone());
-        // Held until the handle is in the line: the connection's end waits for it.
-        let mut crowd = self.crowd();
-        let task = tokio::spawn(async move {
-            let _leaving = leaving;
-            connection.await;
-        });
-        crowd.open.insert(place.number.load(Relaxed), (task.abort_handle(), time::Instant::now()));
+        let end = CancellationToken::new();
+        let number = self.crowd().enters(end.clone());
+        Place { number: Arc::new(AtomicU64::new(number)), end, line: self.clone() }
     }
 
     /// Closes the quietest, unless its grace is not over; how long it may take until there is room. What was begun of its request goes
     /// on where the handler has detached it.
-    pub(super) fn make_room(&self) -> Duration {
+    pub(super) fn make_room(&self, closed: &Counter) -> Duration {
         let mut crowd = self.crowd();
-        let quiet_for = crowd.open.first_key_value().map(|(_, (_, since))| since.elapsed());
+        let quiet_for = crowd.quiet.first_key_value().map(|(_, (_, since))| since.elapsed());
         if let Some(left) = quiet_for.and_then(|quiet_for| GRACE.checked_sub(quiet_for)) {
             return left;
         }
-        let quietest = crowd.open.pop_first();
+        let Some((_, (quietest, _))) = crowd.quiet.pop_first() else { return GRACE };
+        closed.increment(1);
         if crowd.warned_at.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
             crowd.warned_at = Some(time::Instant::now());
             tracing::warn!("all connections are taken: the quietest are closed for new ones");
         }
         drop(crowd);
-        if let Some((_, (quietest, _))) = quietest {
-            quietest.abort();
-        }
+        quietest.cancel();
         GRACE
     }
 }
@@ -82,26 +82,53 @@ impl Line {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     number: Arc<AtomicU64>,
+    end: CancellationToken,
     line: Line,
 }
 
 impl Place {
+    /// A connection that ends by itself, or makes room for another one. It leaves the line however it ends, begun or not.
+    pub(super) fn holds(
+        self,
+        connection: impl Future<Output = ()> + Send,
+    ) -> impl Future<Output = ()> + Send {
+        let leaving = Leaving(self);
+        async move {
+            leaving.0.end.run_until_cancelled(connection).await;
+        }
+    }
+
+    /// Out of the line until the answer.
+    pub(super) fn is_served(&self) {
+        self.line.crowd().quiet.remove(&self.number.load(Relaxed));
+    }
+
     /// To the end of the line.
     pub(super) fn answered(&self) {
         let mut crowd = self.line.crowd();
-        if let Some((handle, _)) = crowd.open.remove(&self.number.load(Relaxed)) {
-            crowd.next += 1;
-            self.number.store(crowd.next, Relaxed);
-            crowd.open.insert(self.number.load(Relaxed), (handle, time::Instant::now()));
-        }
+        crowd.quiet.remove(&self.number.load(Relaxed));
+        self.number.store(crowd.enters(self.end.clone()), Relaxed);
     }
 }
 
-/// Takes a connection out of the line when it ends, however it does.
+/// Takes a connection out of the line when it ends.
 struct Leaving(Place);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.0.line.crowd().open.remove(&self.0.number.load(Relaxed));
+        self.0.is_served();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when the runtime shuts down.
+    #[test]
+    fn a_connection_whose_task_never_begins_leaves_the_line() {
+        let line = Line::default();
+        drop(line.place().holds(std::future::pending()));
+        assert!(line.crowd().quiet.is_empty());
     }
 }

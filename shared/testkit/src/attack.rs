@@ -59,6 +59,7 @@ pub fn attacks(path: &str) -> Vec<Attack> {
         wait("slow heads", 5000, b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ".to_vec()),
         wait("slow and large heads", 1000, fat_head),
         wait("slow bodies", 5000, large(1000, 1)),
+        wait("slow bodies of 10 kB", 4000, large(20_000, 10_000)),
         wait("slow and large bodies", 100, large(1 << 20, (1 << 20) - 1)),
         Attack { then: Then::ReadNothing, ..unread },
         again("connections, opened and left", 500, Vec::new()),
