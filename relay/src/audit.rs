@@ -209,7 +209,13 @@ pub async fn audit(context: &Context, lookback_days: u32) -> Result<Audit, Stop>
     let since = Timestamp::now() - SignedDuration::from_hours(24 * i64::from(lookback_days));
     let (mails, mut issues) = mails(context, since).await.map_err(Stop::Postgres)?;
     let scope = Scope::Since(since);
-    let options = Options { scope, repair: false, repair_edited: false, rows_per_second: u32::MAX };
+    let options = Options {
+        scope,
+        repair: false,
+        repair_edited: false,
+        walks_clients: false,
+        rows_per_second: u32::MAX,
+    };
     let mut tally = Tally::new(MOST_COMPARED);
     reconcile::compare(context, options, None, &mut tally).await?;
     let drifted = tally.findings.into_iter().filter_map(|finding| {

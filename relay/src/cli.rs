@@ -87,7 +87,8 @@ enum Command {
         #[arg(long)]
         file: Option<PathBuf>,
     },
-    /// Compare MongoDB with what was written there, and find what is there and not known here; changes nothing without --repair
+    /// Compare MongoDB with what was written there; without --since also look through all its clients, which no relay does by itself,
+    /// for what is not known here (after a restore of Postgres, after `relay apply`); changes nothing without --repair
     Reconcile(reconcile::ReconcileArguments),
     /// How healthy the mails of the last days are, and what to do; exit 0 from 0.95, 1 below, 3 if it cannot be told
     Audit(reconcile::AuditArguments),

@@ -174,10 +174,10 @@ impl Clients {
         Ok(found)
     }
 
-    /// The next clients of all, from this place on.
+    /// The next clients of all, from this place on: so many at most, and fewer where they are large.
     ///
     /// # Errors
-    /// [`Failure`] of the sink; a permanent one if they are too much at once.
+    /// [`Failure`] of the sink.
     pub async fn page(&self, from: &Place, limit: u32) -> Result<Page, Failure> {
         // By the bounds of the index: a filter would compare ids of one type only.
         let options = FindOptions::builder()
@@ -186,9 +186,9 @@ impl Clients {
             .sort(doc! { "_id": 1 })
             .limit(i64::from(limit) + 1)
             .build();
-        let mut documents = self.read(Document::new(), fields(), options).await?;
+        let (mut documents, is_full) = self.read_some(Document::new(), fields(), options).await?;
         let mut next = None;
-        if documents.len() > usize::try_from(limit).unwrap_or(usize::MAX)
+        if (is_full || documents.len() > usize::try_from(limit).unwrap_or(usize::MAX))
             && let Some(first) = documents.pop()
         {
             let unreadable = || Failure::new(FailureClass::Permanent, "a client document cannot be read");
@@ -251,8 +251,19 @@ impl Clients {
         &self,
         filter: Document,
         fields: Document,
-        mut options: FindOptions,
+        options: FindOptions,
     ) -> Result<Vec<RawDocumentBuf>, Failure> {
+        let (documents, is_full) = self.read_some(filter, fields, options).await?;
+        if is_full { Err(too_much()) } else { Ok(documents) }
+    }
+
+    /// What is found, and whether that is as much as is read at once: there may be more.
+    async fn read_some(
+        &self,
+        filter: Document,
+        fields: Document,
+        mut options: FindOptions,
+    ) -> Result<(Vec<RawDocumentBuf>, bool), Failure> {
         options.limit.get_or_insert(FIND_LIMIT.try_into().unwrap_or(i64::MAX));
         let find = self
             .collection
@@ -275,10 +286,8 @@ impl Clients {
             Ok((documents, bytes))
         };
         let (documents, bytes): (Vec<RawDocumentBuf>, usize) = self.bounded(read).await?;
-        if documents.len() == FIND_LIMIT || bytes > FIND_BYTES {
-            return Err(too_much());
-        }
-        Ok(documents)
+        let is_full = documents.len() == FIND_LIMIT || bytes > FIND_BYTES;
+        Ok((documents, is_full))
     }
 
     /// A call with a time limit of our own: the driver has no socket timeout.

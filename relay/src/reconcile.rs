@@ -44,6 +44,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 const MOST_LISTED: usize = 50_000;
 /// Those of them that are kept.
 const MOST_KEPT: usize = 200;
+const NOT_WALKED: &str =
+    "the ledger was compared, but not all clients of MongoDB were looked through for what it does not know";
 /// For one look into Postgres.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -56,7 +58,9 @@ pub struct Options {
     pub repair: bool,
     /// Whether it takes back what somebody has edited after us.
     pub repair_edited: bool,
-    /// Rows of the ledger per second, at most.
+    /// Whether it then walks all clients in MongoDB, for what the ledger does not know at all.
+    pub walks_clients: bool,
+    /// Rows of the ledger per second, at most; so many clients, too.
     pub rows_per_second: u32,
 }
 
@@ -114,6 +118,8 @@ pub struct Report {
     pub by_drift: BTreeMap<&'static str, usize>,
     /// The first of them.
     pub findings: Vec<Finding>,
+    /// How many more there are.
+    pub findings_left_out: usize,
     /// Why it failed or was skipped.
     pub error_message: Option<String>,
 }
@@ -146,6 +152,16 @@ impl Tally {
         }
     }
 
+    fn found(&self) -> usize {
+        self.by_drift.values().sum()
+    }
+
+    /// How many findings are counted and not listed.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.found().saturating_sub(self.findings.len())
+    }
+
     fn add(&mut self, finding: Finding) {
         *self.by_drift.entry(finding.drift.name()).or_default() += 1;
         if self.findings.len() < self.most_listed {
@@ -171,11 +187,15 @@ pub enum Stop {
 /// The report could not be written; its row says later that the process ended.
 pub async fn run(context: &Context, run: Run, options: Options) -> Result<Report, Failure> {
     let mut tally = Tally::new(MOST_LISTED);
-    let end = compare(context, options, Some(run), &mut tally).await;
-    let (status, error) = match &end {
+    let (status, error) = match compare(context, options, Some(run), &mut tally).await {
+        Ok(()) if options.walks_clients => match unknown::compare(context, options, &mut tally).await {
+            Ok(()) => ("completed", None),
+            // Not skipped: what was found before counts.
+            Err(stop) => ("failed", Some(format!("{NOT_WALKED}: {stop}"))),
+        },
         Ok(()) => ("completed", None),
-        Err(Stop::MongoAway(failure)) => ("skipped", Some(failure.text.clone())),
-        Err(Stop::Postgres(failure)) => ("failed", Some(failure.text.clone())),
+        Err(stop @ Stop::MongoAway(_)) => ("skipped", Some(stop.to_string())),
+        Err(stop @ Stop::Postgres(_)) => ("failed", Some(stop.to_string())),
     };
     let mut report = Report {
         id: run.id,
@@ -185,9 +205,10 @@ pub async fn run(context: &Context, run: Run, options: Options) -> Result<Report
         run_at: run.run_at,
         completed_at: None,
         records_checked: tally.checked,
-        mismatches_found: tally.by_drift.values().sum(),
+        mismatches_found: tally.found(),
         auto_repaired: tally.repaired,
         failed_repairs: tally.failed,
+        findings_left_out: tally.left_out(),
         by_drift: tally.by_drift,
         findings: tally.findings,
         error_message: error,
@@ -228,7 +249,7 @@ fn count(report: &Report) {
     }
 }
 
-/// Compares the ledger with MongoDB page by page, and where it compares everything, MongoDB with the ledger too. Repairs belong to a run; without one nothing is enqueued.
+/// Compares the ledger with MongoDB page by page. Repairs belong to a run; without one nothing is enqueued.
 ///
 /// # Errors
 /// Why it ended early; what was found until then is in the tally.
@@ -261,9 +282,6 @@ pub async fn compare(
             break;
         }
         sleep_until(began + Duration::from_secs(1) * rows / options.rows_per_second.max(1)).await;
-    }
-    if options.scope == Scope::All {
-        unknown::compare(context, options, tally).await?;
     }
     Ok(())
 }

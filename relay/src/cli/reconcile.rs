@@ -26,7 +26,8 @@ pub(super) struct ReconcileArguments {
     /// Take back also what somebody has edited in MongoDB after us; needs --repair
     #[arg(long, requires = "repair")]
     repair_edited: bool,
-    /// Compare only what was written since then: 90m, 2h, 7d, or a date such as 2026-02-17 or 2026-02-17T09:00:00Z
+    /// Compare only what was written since then, and do not look through all clients of MongoDB: 90m, 2h, 7d, or a date such as
+    /// 2026-02-17 or 2026-02-17T09:00:00Z
     #[arg(long, value_parser = moment)]
     since: Option<Timestamp>,
     /// Who runs it; kept with the report
@@ -50,7 +51,13 @@ pub(super) async fn reconcile(
 ) -> anyhow::Result<ExitCode> {
     let ReconcileArguments { repair, repair_edited, since, by } = arguments;
     let scope = since.map_or(Scope::All, Scope::Since);
-    let options = Options { scope, repair: *repair, repair_edited: *repair_edited, rows_per_second };
+    let options = Options {
+        scope,
+        repair: *repair,
+        repair_edited: *repair_edited,
+        walks_clients: since.is_none(),
+        rows_per_second,
+    };
     let connection = context.pool.get().await;
     let connection =
         connection.map_err(|error| anyhow::anyhow!("Postgres: {}", postgres::pool_reason(&error)))?;
@@ -105,9 +112,17 @@ fn print_report(report: &Report) {
             if finding.is_repaired { "  -> repair enqueued" } else { "" },
         );
     }
+    if let Some(text) = rest(report.findings_left_out) {
+        println!("{text}");
+    }
     if !report.repair && report.mismatches_found > 0 {
         println!("nothing was changed: --repair enqueues repairs for what was lost");
     }
+}
+
+/// What is said of findings that are not listed.
+fn rest(left_out: usize) -> Option<String> {
+    (left_out > 0).then(|| format!("  ... and {left_out} more that are not listed"))
 }
 
 /// Makes an audit; the exit code says how it stands.
@@ -210,5 +225,14 @@ fn print_audit(audit: &Audit) {
             issue.kind.name(),
             issue.plan.name()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn findings_that_are_not_listed_are_told_by_their_number() {
+        assert_eq!(super::rest(0), None);
+        assert_eq!(super::rest(12).unwrap(), "  ... and 12 more that are not listed");
     }
 }

@@ -31,6 +31,12 @@ pub struct Found {
 }
 
 impl Found {
+    /// A client without its document.
+    #[cfg(test)]
+    pub(crate) fn of(client: Client) -> Found {
+        Found { client, document: RawDocumentBuf::new() }
+    }
+
     /// Its `_id`.
     pub(super) fn id(&self) -> Option<RawBsonRef<'_>> {
         self.document.get("_id").ok().flatten()

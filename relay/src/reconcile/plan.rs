@@ -47,8 +47,8 @@ pub enum Drift {
     LostFence,
     /// Our mark is there, and the amount is another one: somebody has edited it after us.
     Edited,
-    /// MongoDB carries a newer update than Postgres knows of, or our mark is missing and the entry shows a later answer than ours: so
-    /// looks a Postgres that was restored to an earlier point.
+    /// MongoDB carries a newer update than Postgres knows of, or our mark is missing and the entry shows another amount with a later
+    /// answer than ours: so looks a Postgres that was restored to an earlier point.
     Ahead,
     /// The entry is not in its document any more.
     EntryGone,
@@ -117,9 +117,10 @@ pub fn drift(debt: &Debt, seen: Seen<'_>) -> Option<Drift> {
     match entry.fence.as_ref().map(|fence| fence.stamp.as_str().cmp(&own)) {
         Some(std::cmp::Ordering::Greater) => Some(Drift::Ahead),
         Some(std::cmp::Ordering::Equal) => (!is_right).then_some(Drift::Edited),
-        // Whoever has answered, whether a mail that is lost here or somebody else, has answered after what the ledger knows.
-        None if entry.answered_at.is_some_and(|at| Some(at) > debt.stamp.time()) => Some(Drift::Ahead),
         Some(std::cmp::Ordering::Less) | None if is_right => Some(Drift::LostFence),
+        // Somebody has written after the ledger's mail. After a restore of Postgres that may be an update of ours that is lost there:
+        // a repair would write what is older over it.
+        None if entry.answered_at.is_some_and(|at| Some(at) > debt.stamp.time()) => Some(Drift::Ahead),
         Some(std::cmp::Ordering::Less) | None => Some(Drift::LostUpdate),
     }
 }
@@ -134,6 +135,7 @@ pub(super) fn expected(entry: &Entry) -> Expected {
 mod tests {
     use super::*;
     use crate::client::{Fence, Identity};
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     fn debt(cents: i64, stamp: i64) -> Debt {
@@ -218,6 +220,28 @@ mod tests {
                 prop_assert_eq!(repaired(&debt, &seen, &now), now);
             }
         }
+    }
+
+    #[test]
+    fn without_a_mark_a_later_answer_is_ahead_only_where_the_amount_is_another_one() {
+        let debt = debt(5, 1_000 << 20);
+        let at = |ms: i64| Some(Timestamp::from_millisecond(ms).unwrap());
+        let drift = |stored, mark, answered_at| {
+            drift(&debt, Seen::Entry(&Entry { answered_at, ..entry(stored, mark) }))
+        };
+        let (right, wrong) = (StoredAmount::Known(amount(5)), StoredAmount::Known(amount(6)));
+        for answered_at in [None, at(999), at(1_000), at(1_001)] {
+            assert_eq!(drift(right, None, answered_at), Some(Drift::LostFence), "{answered_at:?}");
+            assert_eq!(
+                drift(wrong, Some(5), answered_at),
+                Some(Drift::LostUpdate),
+                "an older mark of ours, {answered_at:?}"
+            );
+        }
+        for answered_at in [None, at(999), at(1_000)] {
+            assert_eq!(drift(wrong, None, answered_at), Some(Drift::LostUpdate), "{answered_at:?}");
+        }
+        assert_eq!(drift(wrong, None, at(1_001)), Some(Drift::Ahead));
     }
 
     #[test]

@@ -45,7 +45,8 @@ async fn due(context: &Context, scope: Scope, every: Duration) -> Result<Option<
 
 async fn one(context: &Context, run: Run, scope: Scope, schedule: Schedule, shutdown: &CancellationToken) {
     let Schedule { repair, rows_per_second, .. } = schedule;
-    let options = Options { scope, repair, repair_edited: false, rows_per_second };
+    // The walk reads every document of MongoDB: a person asks for it.
+    let options = Options { scope, repair, repair_edited: false, walks_clients: false, rows_per_second };
     match shutdown.run_until_cancelled(carry_out(context, run, options)).await {
         Some(Ok(report)) => tracing::info!(
             scope = report.scope,

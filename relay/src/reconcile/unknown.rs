@@ -1,13 +1,14 @@
 //! Entries that carry a mark of ours and that the ledger does not know: what was written first to them is lost here, as after a
-//! restore of Postgres to an earlier point. Reads only; the ledger's own entries are `look.rs`'s.
+//! restore of Postgres to an earlier point. Reads only, but every document of MongoDB from its primary, so nothing does it by itself. The
+//! ledger's own entries are `look.rs`'s.
 
 use super::{BETWEEN_LOOKS, Drift, Finding, LOOKS, Options, Stop, Tally, ask, look::keys_of, store};
-use crate::{context::Context, mongo::Place, outcome::FailureClass};
+use crate::{context::Context, mongo::Place};
 use shared::message::Stamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Documents of one page.
+/// Documents of one page, at most.
 const PAGE: u32 = 500;
 
 /// A marked entry.
@@ -20,18 +21,10 @@ struct Marked {
 /// Walks all clients in MongoDB, and reports what Postgres has lost.
 pub(super) async fn compare(context: &Context, options: Options, tally: &mut Tally) -> Result<(), Stop> {
     let clients = context.clients.doing("relay reconciliation");
-    let (mut place, mut size) = (Some(Place::default()), PAGE);
+    let mut place = Some(Place::default());
     while let Some(from) = place.take() {
         let began = Instant::now();
-        let page = match clients.page(&from, size).await {
-            Ok(page) => page,
-            // More than is read at once: half of it.
-            Err(failure) if failure.class == FailureClass::Permanent && size > 1 => {
-                (place, size) = (Some(from), size / 2);
-                continue;
-            }
-            Err(failure) => return Err(Stop::MongoAway(failure)),
-        };
+        let page = clients.page(&from, PAGE).await.map_err(Stop::MongoAway)?;
         let documents = u32::try_from(page.found.len()).unwrap_or(u32::MAX);
         let marked = page.found.iter().flat_map(|found| {
             let client_id = &found.client.client_id;
@@ -57,7 +50,6 @@ pub(super) async fn compare(context: &Context, options: Options, tally: &mut Tal
             tally.add(lost.finding);
         }
         place = page.next;
-        size = (size * 2).min(PAGE);
         sleep_until(began + Duration::from_secs(1) * documents / options.rows_per_second.max(1)).await;
     }
     Ok(())

@@ -9,13 +9,18 @@ use mongodb::bson::{Bson, Document, doc};
 use relay::{
     audit::{Kind, Plan, audit},
     context::Context,
-    reconcile::{Drift, Options, Report, Scope, begin, begin_if_due, run},
+    reconcile::{Drift, Options, Report, Scope, Tally, begin, begin_if_due, compare, run},
 };
 use serde_json::Value;
 use std::time::Duration;
 
-const REPORT_ONLY: Options =
-    Options { scope: Scope::All, repair: false, repair_edited: false, rows_per_second: 1_000_000 };
+const REPORT_ONLY: Options = Options {
+    scope: Scope::All,
+    repair: false,
+    repair_edited: false,
+    walks_clients: false,
+    rows_per_second: 1_000_000,
+};
 const REPAIR: Options = Options { repair: true, ..REPORT_ONLY };
 
 async fn reconcile(context: &Context, options: Options) -> Report {
@@ -42,6 +47,13 @@ async fn written() -> World {
 
 async fn portal(world: &World, change: Document) {
     world.mongo.clients.update_one(doc! {}, change).await.unwrap();
+}
+
+/// An entry with a mark of ours, of which Postgres knows nothing.
+fn unknown() -> Document {
+    let mut entry = turmhaus("lost");
+    entry.insert("_relay", doc! { "stamp": format!("{:020}", 5 << 20), "email": 77_i64, "previous": null });
+    entry
 }
 
 async fn entry(world: &World, id: &str) -> Document {
@@ -219,6 +231,60 @@ async fn mongodb_away_is_recorded_as_skipped() {
 }
 
 #[tokio::test]
+async fn a_walk_over_all_clients_that_fails_loses_nothing_of_what_the_ledger_has_shown() {
+    let world = written().await;
+    portal(&world, doc! { "$unset": { "final_creditor_list.0._relay": "" } }).await;
+    let (context, wire) = world.context_over_wire().await;
+    let walk = wire.hold_request(b"hint\0");
+    let run =
+        tokio::spawn(async move { reconcile(&context, Options { walks_clients: true, ..REPAIR }).await });
+    let _held = walk.reached().await;
+    wire.cut();
+    let report = run.await.unwrap();
+    assert_eq!((report.status, report.records_checked, report.auto_repaired), ("failed", 1, 1));
+    assert_eq!(drifts(&report), [Drift::LostFence]);
+    let error = report.error_message.unwrap();
+    assert!(error.contains("the ledger was compared") && error.contains("MongoDB unreachable"), "{error}");
+    let row = world.row("select status, records_checked, jsonb_array_length(details -> 'findings'), error_message from reconciliation_reports").await;
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, i32>(1), row.get::<_, i32>(2)), ("failed", 1, 1));
+    assert_eq!(row.get::<_, &str>(3), error);
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_the_list_is_counted() {
+    let world = World::new().await;
+    world.client(vec![turmhaus("b"), seeblick("a")]).await;
+    world.commit(Update::default()).await;
+    let elsewhere = Update {
+        creditor_name: "Seeblick Wohnen eG",
+        creditor_email: "post@seeblick.example",
+        ..Update::default()
+    };
+    world.commit(elsewhere).await;
+    assert_eq!(world.once().await.applied, 2);
+    world.mongo.clients.delete_many(doc! {}).await.unwrap();
+    let mut tally = Tally::new(1);
+    compare(&world.context().await, REPORT_ONLY, None, &mut tally).await.unwrap();
+    assert_eq!((tally.checked, tally.findings.len(), tally.left_out()), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn clients_too_large_for_one_page_are_walked_like_others() {
+    let world = World::new().await;
+    let large = |_| {
+        let mut entry = unknown();
+        entry.insert("reference_number", "x".repeat(1 << 20));
+        doc! { "final_creditor_list": [entry] }
+    };
+    world.mongo.clients.insert_many((0..70).map(large)).await.unwrap();
+    let report = reconcile(&world.context().await, Options { walks_clients: true, ..REPORT_ONLY }).await;
+    assert_eq!((report.status, report.mismatches_found, report.findings_left_out), ("completed", 70, 0));
+    let clients: std::collections::HashSet<&str> =
+        report.findings.iter().map(|finding| finding.client_id.as_str()).collect();
+    assert_eq!(clients.len(), 70);
+}
+
+#[tokio::test]
 async fn of_several_relays_one_reconciles_when_it_is_due() {
     let world = World::new().await;
     let context = world.context().await;
@@ -331,13 +397,15 @@ async fn a_running_relay_repairs_by_itself_or_only_reports_or_leaves_it_as_it_is
     for world in [&worlds.0, &worlds.1, &worlds.2] {
         portal(world, drop_mark.clone()).await;
     }
+    worlds.1.mongo.clients.insert_one(doc! { "final_creditor_list": [unknown()] }).await.unwrap();
     let relays = [("repair", &worlds.0), ("report", &worlds.1), ("off", &worlds.2)]
         .map(|(mode, world)| Relay::start(world, &[("RELAY_RECONCILE", mode)]));
     let repaired = async || entry(&worlds.0, "b").await.contains_key("_relay");
     until(&repaired).await;
-    let reported =
-        "select count(*) from reconciliation_reports where status = 'completed' and mismatches_found = 1";
-    until(|| async { worlds.1.row(reported).await.get::<_, i64>(0) > 0 }).await;
+    let reported = "select max(mismatches_found) from reconciliation_reports where scope = 'all' and status = 'completed'";
+    until(|| async { worlds.1.row(reported).await.get::<_, Option<i32>>(0).is_some() }).await;
+    assert_eq!(worlds.1.row(reported).await.get::<_, i32>(0), 1, "no relay walks all clients by itself");
+    assert_eq!(worlds.1.json_of(&["reconcile"]).await["mismatches_found"], 2);
     assert_eq!(outcomes(&worlds.1).await, ["applied"]);
     let any = "select count(*) from reconciliation_reports";
     assert_eq!(worlds.2.row(any).await.get::<_, i64>(0), 0, "in as long a time as the others needed");

@@ -103,6 +103,24 @@ async fn what_the_portal_has_dropped_or_put_back_is_written_again() {
 }
 
 #[tokio::test]
+async fn a_replay_brings_back_what_the_portal_has_rewritten_with_a_later_date() {
+    let (world, email) = written_world().await;
+    drop_fields(&world, Some(5000.0)).await;
+    let later = mongodb::bson::DateTime::parse_rfc3339_str("2026-03-01T00:00:00Z").unwrap();
+    let date = doc! { "$set": { "final_creditor_list.0.response_received_at": later } };
+    world.mongo.clients.update_one(doc! { "aktenzeichen": "2024_118" }, date).await.unwrap();
+    assert_eq!(world.json_of(&["reconcile", "--repair"]).await["by_drift"], json!({ "ahead": 1 }));
+    world.once().await;
+    assert_eq!(world.amount("b").await, Some(5000.0), "nothing is written over it without a person");
+    ask(&world, &of(&[email])).await.unwrap();
+    world.once().await;
+    assert_eq!(last_outcome(&world).await, "applied");
+    assert_eq!(world.amount("b").await, Some(1234.56));
+    assert_eq!(world.shows(email).await, "completed/auto_matched/synced");
+    assert_eq!(world.json_of(&["reconcile"]).await["mismatches_found"], 0);
+}
+
+#[tokio::test]
 async fn where_only_the_mark_is_gone_nothing_is_written() {
     let (world, email) = written_world().await;
     drop_fields(&world, Some(1234.56)).await;

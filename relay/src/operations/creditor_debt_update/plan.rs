@@ -276,7 +276,7 @@ fn stale_repair(message: &Open, target: &Target<'_>, expected: &Expected, marks:
 }
 
 /// Whether an entry without our mark shows a later answer than this mail, and another amount. Neither the fence nor the ledger tells:
-/// somebody has entered it, or a mail that Postgres has lost since.
+/// somebody has entered it, or a mail that Postgres has lost since. In nobody's way who has decided, nor where the amount is right.
 fn is_answered_later(message: &Open, entry: &Entry) -> bool {
     let stored = entry.stored.known();
     entry.fence.is_none()
@@ -304,12 +304,13 @@ fn guard_in_order(
             continue; // the next round compares it with what the other has written
         }
         let stored = effective.unwrap_or(target.entry.stored);
-        // A decision and a repair have been thought about already.
-        let is_settled = update.decided_by.is_some() || update.origin == Origin::Repair;
-        let decided = is_settled || gives_back(message, target, marks);
+        // A decision and a repair have been thought about already, and what is given back has been through here before.
+        let decided = update.decided_by.is_some()
+            || update.origin == Origin::Repair
+            || gives_back(message, target, marks);
         let checked = match &update.hold {
             Some(reason) if !decided => Err(reason.clone()),
-            _ if !is_settled && is_answered_later(message, target.entry) => Err(ANSWERED_LATER.into()),
+            _ if !decided && is_answered_later(message, target.entry) => Err(ANSWERED_LATER.into()),
             Some(_) | None => {
                 guard.check(update.new_debt_amount, update.extraction_confidence, stored, decided)
             }
@@ -371,3 +372,6 @@ fn candidate(client: &Client) -> serde_json::Value {
     let entries: Vec<_> = client.entries.iter().take(20).map(entry).collect();
     json!({ "client_id": client.client_id, "aktenzeichen": client.aktenzeichen, "entries": entries })
 }
+
+#[cfg(test)]
+mod tests;
