@@ -3,6 +3,7 @@
 use crate::{
     console::get,
     feed::{Feed, Relay},
+    outages::until,
     world::World,
 };
 use testkit::{
@@ -53,11 +54,13 @@ async fn pages_that_wait_for_a_frozen_postgres_leave_places_for_the_watchers() {
     let wire = Wire::before(&world.database.url).await;
     let relay = Relay::start(&world, &[("DATABASE_URL", &wire.instead(&world.relay_url()))]);
     let address = relay.admin().await;
+    until(|| async { get(&format!("http://{address}/readyz")).await.status() == 200 }).await;
     wire.freeze();
     let mut pages = JoinSet::new();
+    let client = reqwest::Client::new(); // one for all: making it takes longer than a request
     for _ in 0..100 {
-        let url = format!("http://{address}/");
-        pages.spawn(async move { get(&url).await.text().await.unwrap() });
+        let page = client.get(format!("http://{address}/"));
+        pages.spawn(async move { page.send().await.unwrap().text().await.unwrap() });
     }
     for _ in 0..36 {
         let page = pages.join_next().await.unwrap().unwrap();
