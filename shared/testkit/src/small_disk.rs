@@ -21,18 +21,20 @@ impl SmallDisk {
         mounted.then(|| SmallDisk { path: path.to_owned(), mib })
     }
 
-    /// Leaves no free byte until [`SmallDisk::empty`].
+    /// Leaves hardly a free byte until [`SmallDisk::empty`].
     ///
-    /// A tmpfs refuses a limit below what is used, and the smallest one it takes is what is used now.
+    /// A tmpfs refuses a limit below what is used: what is written between the look and the limit makes it look again, and allow
+    /// for more.
     pub fn fill(&self) {
+        let filled = (0..200).any(|more| self.resize(&format!("{}k", self.used_kib() + 64 * more)));
+        assert!(filled, "a tmpfs can be made smaller");
+    }
+
+    fn used_kib(&self) -> u64 {
         let output = Command::new("df").args(["-k", "--output=used"]).arg(&self.path).output();
         let output = output.expect("df tells what is used");
-        let used =
-            String::from_utf8_lossy(&output.stdout).lines().last().and_then(|line| line.trim().parse().ok());
-        let used: u64 = used.expect("df tells what is used");
-        // What is written between the look and the limit makes it one that is refused: then a little more.
-        let filled = (0..200).any(|more| self.resize(&format!("{}k", used + 64 * more)));
-        assert!(filled, "a tmpfs can be made smaller");
+        let used = String::from_utf8_lossy(&output.stdout);
+        used.lines().last().and_then(|line| line.trim().parse().ok()).expect("df tells what is used")
     }
 
     /// As large as it was.
