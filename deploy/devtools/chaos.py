@@ -8,8 +8,8 @@ from typing import Callable, Dict, List
 
 from . import installed
 from .databases import Mongod
-from .processes import Problem, output_of, run_in_session, step
-from .programs import executables
+from .processes import Problem, run_in_session, step
+from .programs import commit_of, executables
 
 # four hours are the longest run, and what comes after its load
 CHAOS_SECONDS = 5 * 3600
@@ -27,9 +27,9 @@ def chaos(checkout: Path, arguments: List[str], mongod: Mongod) -> int:
         return run_in_session([built["chaos"], "--help"], checkout, 60)[0]
     values = {
         "INGEST_PROGRAM": built["ingest"], "RELAY_PROGRAM": built["relay"], "MONGOD": mongod.program(),
-        "POSTGRES_BIN": installed.find_postgres(None)[0], "CHAOS_COMMIT": _commit(checkout),
+        "POSTGRES_BIN": installed.find_postgres(None)[0], "CHAOS_COMMIT": commit_of(checkout),
+        "CHAOS_LOGS": os.environ.get("CHAOS_LOGS") or str(checkout / "target" / "dev" / "chaos"),
     }
-    values.setdefault("CHAOS_LOGS", os.environ.get("CHAOS_LOGS") or str(checkout / "target" / "dev" / "chaos"))
     optional: Dict[str, Callable[[], str]] = {"FAKETIME_LIB": lambda: installed.faketime(mongod.home / "faketime")}
     for name, find in optional.items():
         try:
@@ -41,14 +41,3 @@ def chaos(checkout: Path, arguments: List[str], mongod: Mongod) -> int:
     code, _ = run_in_session([built["chaos"], *arguments], checkout, CHAOS_SECONDS, env={**os.environ, **values})
     return code if code >= 0 else 128 - code
 
-
-def _commit(checkout: Path) -> str:
-    """Of the checkout, with a + where files differ from it."""
-    if not shutil.which("git"):
-        return ""
-    try:
-        git = ["git", "-C", str(checkout)]
-        changed = output_of([*git, "status", "--porcelain"], 60).strip()
-        return output_of([*git, "rev-parse", "--short", "HEAD"], 60).strip() + ("+" if changed else "")
-    except Problem:
-        return ""

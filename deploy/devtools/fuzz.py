@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from .processes import Problem, output_of, run_in_session, step
+from .processes import Problem, run_in_session, step
+from .programs import commit_of
 
 BUILD_SECONDS = 2 * 3600
 MINUTES = 10.0
@@ -29,7 +30,7 @@ def fuzz(checkout: Path, arguments: List[str]) -> int:
     corpus = checkout / "shared" / "fuzz" / "corpus"
     known = sorted(folder.name for folder in corpus.iterdir() if folder.is_dir())
     names, minutes = _read(arguments, known)
-    program, commit = _build(checkout), _commit(checkout)
+    program, commit = _build(checkout), commit_of(checkout)
     home = checkout / "target" / "fuzz"
     broken = [name for name in names if not _run(checkout, program, commit, home, name, minutes)]
     if broken:
@@ -128,12 +129,6 @@ def _figures(log: Path) -> Dict[str, int]:
         "peak_rss_mib": r"stat::peak_rss_mb:\s+(\d+)", "coverage": r"cov: (\d+)", "features": r"ft: (\d+)",
     }
     return {name: int(found[-1]) for name, pattern in wanted.items() if (found := re.findall(pattern, text))}
-
-
-def _commit(checkout: Path) -> str:
-    commit = output_of(["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"], 10).strip()
-    changed = output_of(["git", "-C", str(checkout), "status", "--porcelain", "--", "ingest/src", "relay/src", "shared"], 10).strip()
-    return f"{commit}+" if changed else commit
 
 
 def _now() -> str:

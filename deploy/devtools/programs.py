@@ -68,6 +68,16 @@ def executables(
     return {message["target"]["name"]: message["executable"] for message in built}
 
 
+def commit_of(checkout: Path) -> str:
+    """Of the checkout, with a + where files differ from it; nothing where that cannot be told."""
+    try:
+        git = ["git", "-C", str(checkout)]
+        changed = output_of([*git, "status", "--porcelain"], 60).strip()
+        return output_of([*git, "rev-parse", "--short", "HEAD"], 60).strip() + ("+" if changed else "")
+    except Problem:
+        return ""
+
+
 class Programs:
     """All of them, on a database of the demo's own, and where they listen."""
 
