@@ -104,10 +104,9 @@ async fn play(
 ) -> Result<(), TestCaseError> {
     let database = Database::new().await;
     let client = database.client().await;
-    let refusing =
-        format!("alter table incoming_emails add constraint refused check (webhook_id <> 'id-{REFUSED}')");
-    client.batch_execute(&refusing).await.unwrap();
-    client.batch_execute(broken).await.unwrap();
+    let refused = format!("check (webhook_id <> 'id-{REFUSED}')");
+    let prepared = format!("alter table incoming_emails add constraint refused {refused}; {broken}");
+    client.batch_execute(&prepared).await.unwrap();
     let mut config = config(&database.url);
     (config.limits.batch_max, config.limits.pool_size, config.limits.pool_wait) = (batch_max, 6, PATIENCE);
     config.limits.lock_wait = Duration::from_millis(100);
