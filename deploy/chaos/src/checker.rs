@@ -34,10 +34,12 @@ pub enum Breach {
     Wrong,
     /// A program ended though nobody ended it, or with an error.
     Ended,
+    /// Memory, open files or tables that do not stay as they are in a soak.
+    Grown,
 }
 
 /// All of them, for a report that shows the zeros too.
-pub const BREACHES: [Breach; 9] = [
+pub const BREACHES: [Breach; 10] = [
     Breach::Lost,
     Breach::Twice,
     Breach::Backwards,
@@ -47,6 +49,7 @@ pub const BREACHES: [Breach; 9] = [
     Breach::Unanswered,
     Breach::Wrong,
     Breach::Ended,
+    Breach::Grown,
 ];
 
 /// All that a run may enqueue: what reads a mail, and what writes the amount.
@@ -105,6 +108,17 @@ pub struct Held {
     pub cents: i64,
 }
 
+/// What an entry of MongoDB tells beside its amount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// Which entry.
+    pub entry: usize,
+    /// As [`Delivery::fields`] has them.
+    pub fields: String,
+    /// What the portal shows of the answer.
+    pub text: String,
+}
+
 /// Everything that is left after a run.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
@@ -118,6 +132,8 @@ pub struct Evidence {
     pub ledger: Vec<Held>,
     /// What MongoDB holds.
     pub entries: Vec<Held>,
+    /// Of the same entries.
+    pub told: Vec<Told>,
     /// Every change of an entry, in MongoDB's own order.
     pub history: Vec<Held>,
     /// What else was found, in MongoDB or the logs, and must not be there.
@@ -162,6 +178,7 @@ pub fn check(evidence: &Evidence) -> Breaches {
     history(evidence, &of_mail, &messages, &mut breaches);
     newest(&of_mail, &evidence.entries, "MongoDB", &mut breaches);
     newest(&of_mail, &evidence.ledger, "the ledger", &mut breaches);
+    told(evidence, &of_mail, &mut breaches);
     breaches
 }
 
@@ -327,6 +344,21 @@ fn newest(of_mail: &HashMap<EmailId, Delivery>, found: &[Held], place: &str, bre
     }
     for entry in found.keys().filter(|entry| !expected.contains_key(entry)) {
         breaches.push((Breach::Wrong, format!("entry {entry} in {place} holds what nobody sent")));
+    }
+}
+
+/// An entry tells about the same mail all along.
+fn told(evidence: &Evidence, of_mail: &HashMap<EmailId, Delivery>, breaches: &mut Breaches) {
+    for (held, told) in evidence.entries.iter().zip(&evidence.told) {
+        let delivery = of_mail.get(&held.email_id);
+        let is_so = |delivery: &Delivery| told.fields == delivery.fields() && delivery.says(&told.text);
+        if told.entry != held.entry || !delivery.is_some_and(is_so) {
+            let (mail, fields) = (held.email_id, &told.fields);
+            breaches.push((Breach::Wrong, format!("entry {} of mail {mail} tells {fields}", held.entry)));
+        }
+    }
+    if evidence.entries.len() != evidence.told.len() {
+        breaches.push((Breach::Wrong, "entries that tell nothing".into()));
     }
 }
 

@@ -93,6 +93,19 @@ impl Delivery {
         matches!(self.kind, Kind::Mail | Kind::Update)
     }
 
+    /// What its entry tells beside the amount: the amount once more, its source, the state, and both dates in ms.
+    #[must_use]
+    pub fn fields(&self) -> String {
+        let ms = self.received_at().as_millisecond();
+        format!("{} creditor_response responded {ms} {ms}", self.cents())
+    }
+
+    /// Whether a text is what the portal may show of it: of a mail the sentence that states its amount.
+    #[must_use]
+    pub fn says(&self, text: &str) -> bool {
+        if self.is_webhook() { text.contains(&german(self.cents())) } else { text == RESPONSE }
+    }
+
     /// Whether it goes to the webhook; else to the debt updates.
     #[must_use]
     pub fn is_webhook(&self) -> bool {
@@ -121,26 +134,32 @@ impl Delivery {
             json!({
                 "client_name": client.name(), "client_aktenzeichen": client.number(), "creditor_email": creditor.email(),
                 "creditor_name": creditor.name(), "new_debt_amount": amount, "extraction_confidence": confidence,
-                "response_text": "Die Restforderung ist genannt.", "received_at": self.received_at(), "ticket_id": "48066",
+                "response_text": RESPONSE, "received_at": self.received_at(), "ticket_id": "48066",
             })
         };
         body.to_string()
     }
 }
 
+/// Of a debt update.
+const RESPONSE: &str = "Die Restforderung ist genannt.";
 const ABSENCE: &str = "Ich bin bis 12.03. nicht im Hause. Ihre Nachricht wird nicht weitergeleitet.";
 
 fn statement(client: &stock::Client, creditor: &stock::Creditor, cents: i64) -> String {
-    let euros = (cents / 100).to_string();
-    let split = euros.len().saturating_sub(3);
-    let (thousands, rest) = euros.split_at(split);
-    let point = if thousands.is_empty() { "" } else { "." };
     format!(
         "Sehr geehrte Damen und Herren,\n\ndie Forderung unseres Hauses gegen Ihren Mandanten {} (Ihr Zeichen: {}) beträgt per heute \
-         {thousands}{point}{rest},{:02} EUR.\n\nMit freundlichen Grüßen\n\n{}\n",
+         {} EUR.\n\nMit freundlichen Grüßen\n\n{}\n",
         client.full_name(),
         client.number(),
-        cents % 100,
+        german(cents),
         creditor.name()
     )
+}
+
+/// 1.234,56
+fn german(cents: i64) -> String {
+    let euros = (cents / 100).to_string();
+    let (thousands, rest) = euros.split_at(euros.len().saturating_sub(3));
+    let point = if thousands.is_empty() { "" } else { "." };
+    format!("{thousands}{point}{rest},{:02}", cents % 100)
 }

@@ -1,13 +1,17 @@
 //! Gathers what is left after a run: rows of Postgres, documents of MongoDB, and every change that MongoDB remembers.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
-    checker::{Evidence, Held, Mail, Message, Sent},
+    checker::{Evidence, Held, Mail, Message, Sent, Told},
     stage::Stage,
     stock,
 };
 use anyhow::{Context as _, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use mongodb::{
+    Collection,
     bson::{Bson, Document, Timestamp as ClusterTime, doc},
     change_stream::event::{ChangeStreamEvent, OperationType},
 };
@@ -60,17 +64,20 @@ pub async fn gather(stage: &Stage, sent: Vec<Sent>, since: ClusterTime) -> anyho
         let entry = number_of(row.get(0)).context("a key of an entry")?;
         evidence.ledger.push(Held { entry, stamp: row.get(1), email_id: row.get(2), cents: row.get(3) });
     }
-    let (entries, clients) = documents(stage).await?;
-    evidence.entries = entries;
-    (evidence.history, evidence.strange) = history(stage, since, &clients).await?;
+    let collection = stage.clients().await?;
+    let (entries, clients) = documents(&collection).await?;
+    (evidence.entries, evidence.told) = entries.into_iter().unzip();
+    (evidence.history, evidence.strange) = history(&collection, since, &clients).await?;
     evidence.strange.extend(stage.strange_lines()?);
     Ok(evidence)
 }
 
 /// What the entries hold, and which client a document is.
-async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, usize>)> {
+async fn documents(
+    collection: &Collection<Document>,
+) -> anyhow::Result<(Vec<(Held, Told)>, HashMap<Bson, usize>)> {
     let (mut found, mut clients, mut seen) = (Vec::new(), HashMap::new(), HashSet::new());
-    let mut cursor = stage.clients().await?.find(doc! {}).await?;
+    let mut cursor = collection.find(doc! {}).await?;
     while let Some(client) = cursor.try_next().await? {
         let list = client.get_array("final_creditor_list")?;
         for element in list {
@@ -83,7 +90,7 @@ async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, us
                 "entry {entry}: nobody may write its claim_amount"
             );
             if element.contains_key("_relay") {
-                found.push(held(entry, element.get("_relay"), element.get("current_debt_amount"))?);
+                found.push((held(entry, element)?, told(entry, element)));
             }
         }
     }
@@ -99,14 +106,13 @@ async fn documents(stage: &Stage) -> anyhow::Result<(Vec<Held>, HashMap<Bson, us
 /// The changes of entries from this time until now, oldest first: up to a document that is written here to mark the end. And what
 /// was changed otherwise than by a marked write of the fields that are the relay's.
 async fn history(
-    stage: &Stage,
+    collection: &Collection<Document>,
     since: ClusterTime,
     clients: &HashMap<Bson, usize>,
 ) -> anyhow::Result<(Vec<Held>, Vec<String>)> {
-    let collection = stage.clients().await?;
     let mut changes = collection.watch().start_at_operation_time(since).await?;
     let end = collection.insert_one(doc! { "chaos": "the end" }).await?.inserted_id;
-    let (mut history, mut strange, mut amounts) = (Vec::new(), Vec::new(), HashMap::new());
+    let (mut history, mut strange, mut latest) = (Vec::new(), Vec::new(), HashMap::<usize, Document>::new());
     loop {
         let next = timeout(NEXT, changes.next()).await.context("MongoDB does not tell its changes")?;
         let change: ChangeStreamEvent<Document> = next.context("the changes have an end")??;
@@ -141,31 +147,60 @@ async fn history(
         let others = fields.keys().filter(|path| !is_ours(path)).chain(&update.removed_fields);
         strange.extend(others.map(|path| format!("{path} of client {id} was changed")));
         // one update of the relay may change several entries of a client
-        for creditor in 0..stock::CREDITORS {
+        for creditor in (0..stock::CREDITORS).filter(|creditor| marked(*creditor)) {
             let field = |name: &str| fields.get(format!("final_creditor_list.{creditor}.{name}"));
-            let mark = match (field("_relay"), field("_relay.stamp"), field("_relay.email")) {
-                (Some(mark), ..) => mark.clone(),
-                (None, Some(stamp), Some(email)) => Bson::Document(doc! { "stamp": stamp, "email": email }),
-                (None, ..) => continue,
-            };
             let entry = client * stock::CREDITORS + creditor;
-            // an amount that stays as it is, is no change
-            let amount = field("current_debt_amount").or(amounts.get(&entry)).cloned();
-            history.push(held(entry, Some(&mark), amount.as_ref())?);
-            amounts.extend(amount.map(|amount| (entry, amount)));
+            let before =
+                latest.get(&entry).cloned().unwrap_or_else(|| doc! { "current_debt_amount": stock::CLAIM });
+            // what stays as it is, is no change
+            let amount = field("current_debt_amount").or(before.get("current_debt_amount"));
+            let mut mark = field("_relay").or(before.get("_relay")).and_then(Bson::as_document).cloned();
+            for name in ["stamp", "email", "previous"] {
+                let changed = field(&format!("_relay.{name}"));
+                mark.iter_mut().zip(changed).for_each(|(mark, value)| drop(mark.insert(name, value)));
+            }
+            let now = doc! { "_relay": mark.clone(), "current_debt_amount": amount };
+            history.push(held(entry, &now)?);
+            if mark.as_ref().and_then(|mark| mark.get("previous")) != before.get("current_debt_amount") {
+                strange
+                    .push(format!("entry {entry}: its mark tells another amount than the one it replaced"));
+            }
+            latest.insert(entry, now);
         }
     }
 }
 
-fn held(entry: usize, mark: Option<&Bson>, amount: Option<&Bson>) -> anyhow::Result<Held> {
-    let mark = mark.and_then(Bson::as_document).context("a mark is a document")?;
+fn held(entry: usize, element: &Document) -> anyhow::Result<Held> {
+    let mark = element.get_document("_relay")?;
     let stamp = mark.get_str("stamp")?;
     ensure!(stamp.len() == 20, "a stamp of entry {entry} has not 20 digits: {stamp}");
     let email_id = mark.get("email").and_then(|id| id.as_i64().or(id.as_i32().map(i64::from)));
-    let amount = amount.and_then(Bson::as_f64).with_context(|| format!("entry {entry} has an amount"))?;
-    #[expect(clippy::cast_possible_truncation, reason = "amounts of a run are below a million")]
-    let cents = (amount * 100.0).round() as i64;
+    let cents =
+        cents(element, "current_debt_amount").with_context(|| format!("entry {entry} has an amount"))?;
     Ok(Held { entry, stamp: stamp.parse()?, email_id: email_id.context("a mark names its mail")?, cents })
+}
+
+/// What an entry tells beside its amount.
+fn told(entry: usize, element: &Document) -> Told {
+    let word = |name| element.get_str(name).unwrap_or("-");
+    let date = |name| element.get_datetime(name).map_or(0, |date| date.timestamp_millis());
+    Told {
+        entry,
+        fields: format!(
+            "{} {} {} {} {}",
+            cents(element, "creditor_response_amount").unwrap_or_default(),
+            word("amount_source"),
+            word("contact_status"),
+            date("response_received_at"),
+            date("last_contacted_at")
+        ),
+        text: word("creditor_response_text").to_owned(),
+    }
+}
+
+fn cents(element: &Document, name: &str) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "amounts of a run are below a million")]
+    element.get_f64(name).ok().map(|amount| (amount * 100.0).round() as i64)
 }
 
 fn number_of(entry_id: &str) -> Option<usize> {

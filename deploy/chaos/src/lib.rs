@@ -2,7 +2,7 @@
 //! Postgres and MongoDB.
 //!
 //! From top to bottom: [`run`] is one run; [`stage`] starts everything; [`senders`] are the clients, with the [`delivery`] that the
-//! seed makes, about the entries of [`stock`]; [`schedule`] says which fault strikes when; [`backlog`] watches; [`evidence`] gathers
+//! seed makes, about the entries of [`stock`]; [`schedule`] says which fault strikes when; [`backlog`] watches, and [`soak`] what is held meanwhile; [`evidence`] gathers
 //! what is left, [`checker`] judges it, and [`report`] prints it.
 
 #![allow(clippy::disallowed_methods, reason = "the checker asks Postgres itself, not a pooler")]
@@ -17,5 +17,6 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod senders;
+pub mod soak;
 pub mod stage;
 pub mod stock;

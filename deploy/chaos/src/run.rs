@@ -8,12 +8,13 @@ use crate::{
     report::{counted, faults, figures, tell},
     schedule::{Fault, Frame, Planned, part, schedule},
     senders::{Clients, Senders},
+    soak::Samples,
     stage::{Mend, Mended, Stage},
 };
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -30,10 +31,6 @@ const SETTLES: Duration = Duration::from_secs(30 + 30);
 const SECONDS: &str = "%Y-%m-%dT%H:%M:%SZ";
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const SUPERVISE_EVERY: Duration = Duration::from_millis(100);
-
-const SIZES: &str =
-    "select coalesce(sum(pg_table_size(relid)), 0)::bigint, coalesce(sum(n_dead_tup), 0)::bigint
-    from pg_stat_user_tables where relname = 'outbox_messages'";
 
 /// Real ingests, relays, Postgres and MongoDB under load and seeded faults, checked at the end. Results are JSON lines on standard
 /// output. Exit code 0: nothing was wrong; 1: something was, or the run could not be carried out
@@ -52,7 +49,8 @@ pub struct Arguments {
     /// Seconds between two faults, on average; 0 = no faults at all
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=600))]
     pub every: u32,
-    /// The first ingest and the first relay are never ended or stopped, and their memory and open files are printed
+    /// The first ingest and the first relay are never ended or stopped; their memory and open files and the sizes of the tables are
+    /// printed, and from half an hour on they must not grow
     #[arg(long)]
     pub soak: bool,
     /// Where the programs' logs go
@@ -79,7 +77,8 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let senders = Senders::start(arguments.seed, arguments.rate, entries, stage.addresses.clone())?;
     let watch = Watch::start(stage.postgres.url.clone());
     let clients = senders.clients();
-    let mut play = Play { watch, struck: Vec::new(), clients, breaches: Vec::new(), soak: arguments.soak };
+    let (soaks, held) = (arguments.soak, Samples::default());
+    let mut play = Play { watch, struck: Vec::new(), clients, breaches: Vec::new(), soaks, held };
     play.strike(&mut stage, &planned, frame.length).await?;
 
     say("the load ends");
@@ -97,11 +96,13 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         if is_settled { "settled" } else { "not settled" },
         settled.as_secs_f64()
     ));
-    let Play { watch, struck, mut breaches, .. } = play;
+    let Play { watch, struck, mut breaches, held, .. } = play;
     breaches.extend(account.breaches);
     let evidence = evidence::gather(&stage, account.sent, since).await?;
     breaches.extend(check(&evidence));
+    breaches.extend(held.growth(arguments.minutes));
     tell(&breaches);
+    let soaked = if arguments.soak { held.figures() } else { json!({}) };
     let head = json!({
         "chaos": "result", "seed": arguments.seed, "minutes": arguments.minutes, "rate": arguments.rate,
         "every_seconds": arguments.every, "soak": arguments.soak, "start": began.strftime(SECONDS).to_string(),
@@ -110,7 +111,13 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         "refused_or_lost": account.refused, "settled": is_settled, "settled_seconds": rounded(settled.as_secs_f64()),
         "has_disk": frame.has_disk, "has_clock": frame.has_clock,
     });
-    print(&joined([head, figures(&evidence), faults(&struck, &watch.recoveries()), counted(&breaches)]))?;
+    print(&joined([
+        head,
+        figures(&evidence),
+        faults(&struck, &watch.recoveries()),
+        soaked,
+        counted(&breaches),
+    ]))?;
     Ok(breaches.is_empty() && is_settled)
 }
 
@@ -135,7 +142,8 @@ struct Play {
     struck: Vec<Fault>,
     clients: Arc<Clients>,
     breaches: Breaches,
-    soak: bool,
+    soaks: bool,
+    held: Samples,
 }
 
 impl Play {
@@ -192,30 +200,10 @@ impl Play {
         Ok(())
     }
 
-    async fn sample(&self, stage: &Stage, at: Duration) -> anyhow::Result<()> {
-        let mut held = Map::new();
-        if self.soak {
-            for (name, mib, files) in stage.first_ones() {
-                held.insert(format!("{name}_rss_mib"), json!(rounded(mib)));
-                held.insert(format!("{name}_open_files"), json!(files));
-            }
-            if let Some((bytes, dead)) = sizes(stage).await {
-                held.insert("outbox_mib".into(), json!(rounded(bytes as f64 / 1_048_576.0)));
-                held.insert("outbox_dead_rows".into(), json!(dead));
-            }
-        }
+    async fn sample(&mut self, stage: &Stage, at: Duration) -> anyhow::Result<()> {
+        let held = if self.soaks { self.held.sample(stage).await } else { json!({}) };
         let line = json!({ "chaos": "sample", "at_seconds": rounded(at.as_secs_f64()), "requests": self.clients.requests(),
             "backlog": self.watch.length() });
-        let line = joined([line, Value::Object(held)]);
-        print(&line)
+        print(&joined([line, held]))
     }
-}
-
-async fn sizes(stage: &Stage) -> Option<(i64, i64)> {
-    let ask = async {
-        let sql = shared::postgres::connect(&stage.postgres.url, "chaos").await.ok()?;
-        let row = sql.query_one(SIZES, &[]).await.ok()?;
-        Some((row.get(0), row.get(1)))
-    };
-    tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
 }

@@ -46,7 +46,21 @@ fn in_order() -> Evidence {
     }
     evidence.ledger = entries.values().copied().collect();
     evidence.entries = evidence.ledger.clone();
+    evidence.told = evidence.entries.iter().map(|held| tells(held, &evidence.sent)).collect();
     evidence
+}
+
+/// As an entry must be that holds this; mail 1000 is the first that was sent.
+fn tells(held: &Held, sent: &[Sent]) -> Told {
+    let delivery = sent[usize::try_from(held.email_id - 1000).unwrap()].delivery;
+    let text = match delivery.kind {
+        Kind::Mail => {
+            let body: serde_json::Value = serde_json::from_str(&delivery.body(false)).unwrap();
+            body["body_text"].as_str().unwrap().to_owned()
+        }
+        Kind::Update | Kind::Unsure | Kind::Absence => "Die Restforderung ist genannt.".into(),
+    };
+    Told { entry: held.entry, fields: delivery.fields(), text }
 }
 
 /// What is found once this has been done to a world in order.
@@ -213,9 +227,35 @@ fn an_entry_that_holds_an_older_another_or_no_value_is_found_in_mongodb_and_in_t
     assert_eq!(found(|evidence| older(&mut evidence.ledger[4])), [Breach::Lost]);
     assert_eq!(found(|evidence| evidence.entries[4].cents += 1), [Breach::Wrong]);
     assert_eq!(found(|evidence| evidence.ledger[4].email_id += 1), [Breach::Wrong]);
-    assert_eq!(found(|evidence| _ = evidence.entries.pop()), [Breach::Lost]);
+    let missing = |evidence: &mut Evidence| {
+        evidence.entries.pop();
+        evidence.told.pop();
+    };
+    assert_eq!(found(missing), [Breach::Lost]);
     let nobodys = Held { entry: 999, stamp: 1, email_id: 1, cents: 1 };
     assert_eq!(found(|evidence| evidence.entries.push(nobodys)), [Breach::Wrong]);
+}
+
+#[test]
+fn an_entry_that_tells_of_another_mail_than_it_holds_is_wrong() {
+    let of = |kind: Kind, evidence: &Evidence| {
+        let is_it =
+            |held: &Held| evidence.sent[usize::try_from(held.email_id - 1000).unwrap()].delivery.kind == kind;
+        evidence.entries.iter().position(is_it).unwrap()
+    };
+    for kind in [Kind::Mail, Kind::Update] {
+        let text = found(|evidence| {
+            let index = of(kind, evidence);
+            evidence.told[index].text = "die Forderung beträgt 1,00 EUR".into();
+        });
+        assert_eq!(text, [Breach::Wrong], "{kind:?}");
+        let fields = found(|evidence| {
+            let index = of(kind, evidence);
+            evidence.told[index].fields = evidence.told[index].fields.replace("responded", "email_sent");
+        });
+        assert_eq!(fields, [Breach::Wrong], "{kind:?}");
+    }
+    assert_eq!(found(|evidence| _ = evidence.told.pop()), [Breach::Wrong]);
 }
 
 #[test]
