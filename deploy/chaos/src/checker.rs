@@ -9,6 +9,7 @@ mod tests;
 
 use crate::delivery::{Delivery, Kind};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use shared::message::EmailId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -76,6 +77,8 @@ pub struct Mail {
     pub webhook_id: String,
     /// `processing_status/match_status/sync_status`, `-` for null.
     pub shows: String,
+    /// SHA-256 of the body that it keeps.
+    pub digest: Vec<u8>,
 }
 
 /// A row of `outbox_messages`.
@@ -206,7 +209,7 @@ fn answers(sent: &Sent, rows: &[&Mail], breaches: &mut Breaches) {
     }
 }
 
-/// A stored mail has its messages, each once and finished as it must be, and shows it.
+/// A stored mail is what was sent, has its messages, each once and finished as it must be, and shows it.
 fn carried_out(mail: &Mail, delivery: &Delivery, messages: &[&Message], breaches: &mut Breaches) {
     let (steps, update): (&[&str], &[&str]) = match delivery.kind {
         Kind::Mail => (&["extracted"], &["applied", "already", "superseded"]),
@@ -214,6 +217,9 @@ fn carried_out(mail: &Mail, delivery: &Delivery, messages: &[&Message], breaches
         Kind::Unsure => (&[], &["held_for_review", "superseded"]),
         Kind::Absence => (&["not_creditor_reply"], &[]),
     };
+    if mail.digest != digest(delivery) {
+        breaches.push((Breach::Wrong, format!("mail {} is stored with another body", mail.id)));
+    }
     for other in messages.iter().filter(|message| !OPERATIONS.contains(&message.operation.as_str())) {
         breaches.push((Breach::Wrong, format!("{} of mail {}", other.operation, mail.id)));
     }
@@ -360,6 +366,10 @@ fn told(evidence: &Evidence, of_mail: &HashMap<EmailId, Delivery>, breaches: &mu
     if evidence.entries.len() != evidence.told.len() {
         breaches.push((Breach::Wrong, "entries that tell nothing".into()));
     }
+}
+
+fn digest(delivery: &Delivery) -> Vec<u8> {
+    Sha256::digest(delivery.body(false)).to_vec()
 }
 
 fn held(delivery: &Delivery, email_id: EmailId) -> Held {

@@ -22,8 +22,8 @@ use std::{
 use tokio::time::timeout;
 
 const MAILS: &str =
-    "select id, webhook_id, concat_ws('/', processing_status, coalesce(match_status, '-'), sync_status)
-    from incoming_emails";
+    "select id, webhook_id, concat_ws('/', processing_status, coalesce(match_status, '-'), sync_status),
+    sha256(raw) from incoming_emails";
 const MESSAGES: &str = "select m.aggregate_id::bigint, m.operation, m.outcome, case when m.dead_at is not null then m.error_class end,
     m.retry_count, count(d.id) from outbox_messages m left join decisions d on d.message_id = m.id group by m.id";
 const LEDGER: &str = "select entry_key, stamp, email_id, (amount * 100)::bigint from creditor_debts";
@@ -48,7 +48,12 @@ pub async fn gather(stage: &Stage, sent: Vec<Sent>, since: ClusterTime) -> anyho
     let sql = shared::postgres::connect(&stage.postgres.url, "chaos-checker").await?;
     let mut evidence = Evidence { sent, ..Evidence::default() };
     for row in sql.query(MAILS, &[]).await? {
-        evidence.mails.push(Mail { id: row.get(0), webhook_id: row.get(1), shows: row.get(2) });
+        evidence.mails.push(Mail {
+            id: row.get(0),
+            webhook_id: row.get(1),
+            shows: row.get(2),
+            digest: row.get(3),
+        });
     }
     for row in sql.query(MESSAGES, &[]).await? {
         evidence.messages.push(Message {

@@ -36,7 +36,12 @@ fn in_order() -> Evidence {
             Kind::Unsure => "completed/needs_review/not_applicable",
             Kind::Absence => "not_creditor_reply/-/not_applicable",
         };
-        evidence.mails.push(Mail { id, webhook_id: delivery.id(), shows: shows.into() });
+        evidence.mails.push(Mail {
+            id,
+            webhook_id: delivery.id(),
+            shows: shows.into(),
+            digest: digest(&delivery),
+        });
         evidence.messages.extend(carried(delivery, id, "applied"));
         if delivery.is_written() {
             let held = held(&delivery, id);
@@ -109,14 +114,16 @@ fn a_delivery_that_is_stored_or_accepted_twice_is_found() {
 }
 
 #[test]
-fn an_answer_about_another_mail_and_a_mail_that_nobody_sent_are_wrong() {
+fn an_answer_about_another_mail_another_body_and_a_mail_that_nobody_sent_are_wrong() {
     assert_eq!(found(|evidence| evidence.sent[7].answers.push((true, 1008))), [Breach::Wrong]);
     let orphan = |evidence: &mut Evidence| {
         let message = Message { email_id: 9999, ..evidence.messages[0].clone() };
         evidence.messages.push(Message { outcome: Some("superseded".into()), ..message });
     };
     assert_eq!(found(orphan), [Breach::Wrong]);
-    let invented = Mail { id: 9999, webhook_id: "other".into(), shows: String::new() };
+    let content = digest(&Delivery::new(1, 8, ENTRIES));
+    assert_eq!(found(|evidence| evidence.mails[7].digest = content), [Breach::Wrong]);
+    let invented = Mail { id: 9999, webhook_id: "other".into(), shows: String::new(), digest: Vec::new() };
     assert_eq!(found(|evidence| evidence.mails.push(invented)), [Breach::Wrong]);
 }
 
