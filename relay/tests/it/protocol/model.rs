@@ -91,12 +91,19 @@ impl Model {
     }
 
     /// What a claim takes whose walk goes over the messages of `walk`: a quarter from those that have waited, at least one; the others in
-    /// their order; a suspect alone.
-    pub(super) fn claimed(&self, limit: i64, walk: std::ops::Range<usize>) -> Vec<usize> {
+    /// their order; a suspect alone; and nothing that is locked.
+    pub(super) fn claimed(
+        &self,
+        limit: i64,
+        walk: std::ops::Range<usize>,
+        locked: Option<usize>,
+    ) -> Vec<usize> {
         let limit = usize::try_from(limit).unwrap();
         let of = |deferred| {
             (0..self.rows.len()).filter(move |message| {
-                self.rows[*message].deferred == deferred && self.is_claimable(*message)
+                self.rows[*message].deferred == deferred
+                    && self.is_claimable(*message)
+                    && Some(*message) != locked
             })
         };
         let mut due: Vec<usize> = of(true).collect();

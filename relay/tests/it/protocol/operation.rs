@@ -10,9 +10,11 @@ pub(super) const WORKERS: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) enum Operation {
     Enqueue,
+    /// While another claim, not yet committed and rolled back afterwards, has locked the message `beside`.
     Claim {
         worker: usize,
         limit: i64,
+        beside: Option<usize>,
     },
     /// A worker ends the first `count` of what it has in its hands, whether it still holds them or not.
     Finish {
@@ -90,7 +92,8 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
     let act = prop_oneof![4 => Just(Act::Requeue), 1 => Just(Act::DiscardDead), 1 => Just(Act::Discard)];
     prop_oneof![
         4 => Just(Operation::Enqueue),
-        8 => (0..WORKERS, limit()).prop_map(|(worker, limit)| Operation::Claim { worker, limit }),
+        8 => (0..WORKERS, limit(), prop::option::of(message()))
+            .prop_map(|(worker, limit, beside)| Operation::Claim { worker, limit, beside }),
         8 => (0..WORKERS, 1..5_usize, ends, 1..4_usize)
             .prop_map(|(worker, count, ends, most)| Operation::Finish { worker, count, ends, most }),
         1 => (0..WORKERS, 1..3_usize).prop_map(|(worker, count)| Operation::Release { worker, count }),

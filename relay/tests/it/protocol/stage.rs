@@ -85,7 +85,16 @@ impl<'a> Stage<'a> {
                 self.ids.push(self.world.message(KIND.name(), 1, serde_json::json!({})).await);
                 self.model.enqueue();
             }
-            Operation::Claim { worker, limit } => self.claim(*worker, *limit).await?,
+            Operation::Claim { worker, limit, beside } => {
+                let beside = beside.and_then(|message| self.message(message));
+                if let Some((_, id)) = beside {
+                    let lock = format!("begin; select from outbox_messages where id = {id} for update");
+                    self.world.run(&lock).await;
+                }
+                let claimed = self.claim(*worker, *limit, beside.map(|(message, _)| message)).await;
+                self.world.run("rollback").await; // with a warning where nothing was begun
+                claimed?;
+            }
             Operation::Finish { worker, count, ends, most } => {
                 self.finish(*worker, *count, ends, *most).await?
             }
@@ -97,7 +106,7 @@ impl<'a> Stage<'a> {
             }
             Operation::Crashes { worker, limit, times } => {
                 for _ in 0..*times {
-                    self.claim(*worker, *limit).await?;
+                    self.claim(*worker, *limit, None).await?;
                     self.compare(operation).await?;
                     self.crash(*worker).await;
                 }
@@ -117,7 +126,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    async fn claim(&mut self, number: usize, limit: i64) -> Played {
+    async fn claim(&mut self, number: usize, limit: i64, locked: Option<usize>) -> Played {
         let (name, worker) = (format!("worker {number}"), &mut self.workers[number]);
         let claims =
             outbox::claim(self.relay, KIND, &mut worker.mark, limit, LONG, &name).await.map_err(refused)?;
@@ -127,10 +136,11 @@ impl<'a> Stage<'a> {
         let places =
             |messages: Vec<usize>| messages.into_iter().map(|message| self.ids[message]).collect::<Vec<_>>();
         let marks = 0..=worker.mark_at_most;
-        let walks =
-            marks.flat_map(|mark| [mark..all, 0..mark]).map(|walk| places(self.model.claimed(limit, walk)));
+        let walks = marks
+            .flat_map(|mark| [mark..all, 0..mark])
+            .map(|walk| places(self.model.claimed(limit, walk, locked)));
         if !walks.clone().any(|walk| walk == taken) {
-            same(&taken, &places(self.model.claimed(limit, 0..all)), "a claim takes")?;
+            same(&taken, &places(self.model.claimed(limit, 0..all, locked)), "a claim takes")?;
         }
         worker.mark_at_most = all;
         for claim in claims {
@@ -274,7 +284,7 @@ impl<'a> Stage<'a> {
         let waiting = |model: &Model| model.rows.iter().filter(|row| row.state == State::Waiting).count();
         let mut left = waiting(&self.model);
         while left > 0 {
-            let step = Operation::Claim { worker: 0, limit: 50 };
+            let step = Operation::Claim { worker: 0, limit: 50, beside: None };
             self.carry_out(&step).await?;
             self.compare(&step).await?;
             let count = self.workers[0].hands.len();
