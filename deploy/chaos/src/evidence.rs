@@ -155,8 +155,7 @@ async fn history(
         for creditor in (0..stock::CREDITORS).filter(|creditor| marked(*creditor)) {
             let field = |name: &str| fields.get(format!("final_creditor_list.{creditor}.{name}"));
             let entry = client * stock::CREDITORS + creditor;
-            let before =
-                latest.get(&entry).cloned().unwrap_or_else(|| doc! { "current_debt_amount": stock::CLAIM });
+            let before = latest.remove(&entry).unwrap_or_default();
             // what stays as it is, is no change
             let amount = field("current_debt_amount").or(before.get("current_debt_amount"));
             let mut mark = field("_relay").or(before.get("_relay")).and_then(Bson::as_document).cloned();
@@ -166,7 +165,8 @@ async fn history(
             }
             let now = doc! { "_relay": mark.clone(), "current_debt_amount": amount };
             history.push(held(entry, &now)?);
-            if mark.as_ref().and_then(|mark| mark.get("previous")) != before.get("current_debt_amount") {
+            let replaced = before.get("current_debt_amount").unwrap_or(&Bson::Null);
+            if mark.as_ref().and_then(|mark| mark.get("previous")) != Some(replaced) {
                 strange
                     .push(format!("entry {entry}: its mark tells another amount than the one it replaced"));
             }

@@ -23,7 +23,7 @@ pub const WORDS: [&str; 9] = [
     "Restforderung",
 ];
 
-/// What an entry claims at first, which nobody may change, and which stands for its amount until the first update.
+/// What an entry claims at first, which nobody may change. It has no other amount before the first update.
 pub const CLAIM: f64 = 95.5;
 
 /// By its number.

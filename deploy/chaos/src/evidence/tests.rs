@@ -10,8 +10,7 @@ async fn after(plant: Document) -> (Vec<Held>, Vec<String>, Vec<(Held, Told)>) {
     clients.insert_one(stock::document(0)).await.unwrap();
     let hello = clients.client().database("admin").run_command(doc! { "hello": 1 }).await.unwrap();
     let since = hello.get_document("$clusterTime").unwrap().get_timestamp("clusterTime").unwrap();
-    let first =
-        written(3, &doc! { "stamp": stamp(1), "email": 1_i64, "previous": stock::CLAIM }, 120.5, 1_000);
+    let first = written(3, &doc! { "stamp": stamp(1), "email": 1_i64, "previous": Bson::Null }, 120.5, 1_000);
     let second = written(3, &doc! { "stamp": stamp(2), "email": 2_i64, "previous": 120.5 }, 131.0, 2_000);
     for change in [first, second, plant] {
         clients.update_one(doc! {}, doc! { "$set": change }).await.unwrap();
@@ -45,7 +44,7 @@ fn held(entry: usize, number: i64, cents: i64) -> Held {
 
 #[tokio::test]
 async fn what_the_relay_writes_is_told_in_its_order() {
-    let third = doc! { "stamp": stamp(3), "email": 3_i64, "previous": stock::CLAIM };
+    let third = doc! { "stamp": stamp(3), "email": 3_i64, "previous": Bson::Null };
     let (history, strange, entries) = after(written(4, &third, 99.99, 3_000)).await;
     assert_eq!(history, [held(3, 1, 12_050), held(3, 2, 13_100), held(4, 3, 9_999)]);
     assert_eq!(strange, Vec::<String>::new());
