@@ -114,8 +114,6 @@ pub struct Held {
 /// What an entry of MongoDB tells beside its amount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
-    /// Which entry.
-    pub entry: usize,
     /// As [`Delivery::fields`] has them.
     pub fields: String,
     /// What the portal shows of the answer.
@@ -133,10 +131,8 @@ pub struct Evidence {
     pub messages: Vec<Message>,
     /// Of Postgres.
     pub ledger: Vec<Held>,
-    /// What MongoDB holds.
-    pub entries: Vec<Held>,
-    /// Of the same entries.
-    pub told: Vec<Told>,
+    /// What MongoDB holds, and tells beside it.
+    pub entries: Vec<(Held, Told)>,
     /// Every change of an entry, in MongoDB's own order.
     pub history: Vec<Held>,
     /// What else was found, in MongoDB or the logs, and must not be there.
@@ -179,8 +175,8 @@ pub fn check(evidence: &Evidence) -> Breaches {
     }
     breaches.extend(evidence.strange.iter().map(|strange| (Breach::Wrong, strange.clone())));
     history(evidence, &of_mail, &messages, &mut breaches);
-    newest(&of_mail, &evidence.entries, "MongoDB", &mut breaches);
-    newest(&of_mail, &evidence.ledger, "the ledger", &mut breaches);
+    newest(&of_mail, evidence.entries.iter().map(|(held, _)| held), "MongoDB", &mut breaches);
+    newest(&of_mail, evidence.ledger.iter(), "the ledger", &mut breaches);
     told(evidence, &of_mail, &mut breaches);
     breaches
 }
@@ -323,7 +319,12 @@ fn history(
 }
 
 /// What an entry holds is the newest of all that was stored for it.
-fn newest(of_mail: &HashMap<EmailId, Delivery>, found: &[Held], place: &str, breaches: &mut Breaches) {
+fn newest<'a>(
+    of_mail: &HashMap<EmailId, Delivery>,
+    found: impl Iterator<Item = &'a Held>,
+    place: &str,
+    breaches: &mut Breaches,
+) {
     let mut expected: BTreeMap<usize, Held> = BTreeMap::new();
     for (email_id, delivery) in of_mail.iter().filter(|(_, delivery)| delivery.is_written()) {
         let held = held(delivery, *email_id);
@@ -332,7 +333,7 @@ fn newest(of_mail: &HashMap<EmailId, Delivery>, found: &[Held], place: &str, bre
             *newest = held;
         }
     }
-    let found: HashMap<usize, Held> = found.iter().map(|held| (held.entry, *held)).collect();
+    let found: HashMap<usize, Held> = found.map(|held| (held.entry, *held)).collect();
     for (entry, expected) in &expected {
         match found.get(entry) {
             Some(found) if found == expected => {}
@@ -353,18 +354,14 @@ fn newest(of_mail: &HashMap<EmailId, Delivery>, found: &[Held], place: &str, bre
     }
 }
 
-/// An entry tells about the same mail all along.
+/// An entry tells about the mail that it holds. Two mails of one amount are told apart by their dates.
 fn told(evidence: &Evidence, of_mail: &HashMap<EmailId, Delivery>, breaches: &mut Breaches) {
-    for (held, told) in evidence.entries.iter().zip(&evidence.told) {
-        let delivery = of_mail.get(&held.email_id);
+    for (held, told) in &evidence.entries {
         let is_so = |delivery: &Delivery| told.fields == delivery.fields() && delivery.says(&told.text);
-        if told.entry != held.entry || !delivery.is_some_and(is_so) {
+        if !of_mail.get(&held.email_id).is_some_and(is_so) {
             let (mail, fields) = (held.email_id, &told.fields);
             breaches.push((Breach::Wrong, format!("entry {} of mail {mail} tells {fields}", held.entry)));
         }
-    }
-    if evidence.entries.len() != evidence.told.len() {
-        breaches.push((Breach::Wrong, "entries that tell nothing".into()));
     }
 }
 

@@ -103,7 +103,11 @@ impl Delivery {
     /// Whether a text is what the portal may show of it: of a mail the sentence that states its amount.
     #[must_use]
     pub fn says(&self, text: &str) -> bool {
-        if self.is_webhook() { text.contains(&german(self.cents())) } else { text == RESPONSE }
+        if self.is_webhook() {
+            text.contains(&format!(" {} EUR", german(self.cents())))
+        } else {
+            text == RESPONSE
+        }
     }
 
     /// Whether it goes to the webhook; else to the debt updates.

@@ -71,7 +71,7 @@ pub async fn gather(stage: &Stage, sent: Vec<Sent>, since: ClusterTime) -> anyho
     }
     let collection = stage.clients().await?;
     let (entries, clients) = documents(&collection).await?;
-    (evidence.entries, evidence.told) = entries.into_iter().unzip();
+    evidence.entries = entries;
     (evidence.history, evidence.strange) = history(&collection, since, &clients).await?;
     evidence.strange.extend(stage.strange_lines()?);
     Ok(evidence)
@@ -95,7 +95,7 @@ async fn documents(
                 "entry {entry}: nobody may write its claim_amount"
             );
             if element.contains_key("_relay") {
-                found.push((held(entry, element)?, told(entry, element)));
+                found.push((held(entry, element)?, told(element)));
             }
         }
     }
@@ -186,11 +186,10 @@ fn held(entry: usize, element: &Document) -> anyhow::Result<Held> {
 }
 
 /// What an entry tells beside its amount.
-fn told(entry: usize, element: &Document) -> Told {
+fn told(element: &Document) -> Told {
     let word = |name| element.get_str(name).unwrap_or("-");
     let date = |name| element.get_datetime(name).map_or(0, |date| date.timestamp_millis());
     Told {
-        entry,
         fields: format!(
             "{} {} {} {} {}",
             cents(element, "creditor_response_amount").unwrap_or_default(),

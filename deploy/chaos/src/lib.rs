@@ -2,8 +2,8 @@
 //! Postgres and MongoDB.
 //!
 //! From top to bottom: [`run`] is one run; [`stage`] starts everything; [`senders`] are the clients, with the [`delivery`] that the
-//! seed makes, about the entries of [`stock`]; [`schedule`] says which fault strikes when; [`backlog`] watches, and [`soak`] what is held meanwhile; [`evidence`] gathers
-//! what is left, [`checker`] judges it, and [`report`] prints it.
+//! seed makes, about the entries of [`stock`]; [`schedule`] says which fault strikes when; [`backlog`] watches, and [`soak`] what
+//! programs and tables hold meanwhile; [`evidence`] gathers what is left, [`checker`] judges it, and [`report`] prints it.
 
 #![allow(clippy::disallowed_methods, reason = "the checker asks Postgres itself, not a pooler")]
 

@@ -29,7 +29,7 @@ const CLIENTS: usize = 200;
 const SETTLES: Duration = Duration::from_secs(30 + 30);
 /// How a result tells its times.
 const SECONDS: &str = "%Y-%m-%dT%H:%M:%SZ";
-const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+const SAMPLES_PER_MINUTE: u32 = 6;
 const SUPERVISE_EVERY: Duration = Duration::from_millis(100);
 
 /// Real ingests, relays, Postgres and MongoDB under load and seeded faults, checked at the end. Results are JSON lines on standard
@@ -77,8 +77,8 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let senders = Senders::start(arguments.seed, arguments.rate, entries, stage.addresses.clone())?;
     let watch = Watch::start(stage.postgres.url.clone());
     let clients = senders.clients();
-    let (soaks, held) = (arguments.soak, Samples::default());
-    let mut play = Play { watch, struck: Vec::new(), clients, breaches: Vec::new(), soaks, held };
+    let (soaks, samples) = (arguments.soak, Samples::default());
+    let mut play = Play { watch, struck: Vec::new(), clients, breaches: Vec::new(), soaks, samples };
     play.strike(&mut stage, &planned, frame.length).await?;
 
     say("the load ends");
@@ -96,13 +96,15 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         if is_settled { "settled" } else { "not settled" },
         settled.as_secs_f64()
     ));
-    let Play { watch, struck, mut breaches, held, .. } = play;
+    let Play { watch, struck, mut breaches, samples, .. } = play;
     breaches.extend(account.breaches);
     let evidence = evidence::gather(&stage, account.sent, since).await?;
     breaches.extend(check(&evidence));
-    breaches.extend(held.growth(arguments.minutes));
+    if arguments.soak {
+        breaches.extend(samples.growth(arguments.minutes, SAMPLES_PER_MINUTE));
+    }
     tell(&breaches);
-    let soaked = if arguments.soak { held.figures() } else { json!({}) };
+    let soaked = if arguments.soak { samples.figures() } else { json!({}) };
     let head = json!({
         "chaos": "result", "seed": arguments.seed, "minutes": arguments.minutes, "rate": arguments.rate,
         "every_seconds": arguments.every, "soak": arguments.soak, "start": began.strftime(SECONDS).to_string(),
@@ -143,7 +145,7 @@ struct Play {
     clients: Arc<Clients>,
     breaches: Breaches,
     soaks: bool,
-    held: Samples,
+    samples: Samples,
 }
 
 impl Play {
@@ -187,7 +189,7 @@ impl Play {
                 self.look_after(stage)?;
                 sleep(Duration::from_millis(20)).await;
             }
-            if sampled.elapsed() > SAMPLE_EVERY {
+            if sampled.elapsed() > Duration::from_secs(60) / SAMPLES_PER_MINUTE {
                 sampled = Instant::now();
                 self.sample(stage, started.elapsed()).await?;
             }
@@ -201,9 +203,9 @@ impl Play {
     }
 
     async fn sample(&mut self, stage: &Stage, at: Duration) -> anyhow::Result<()> {
-        let held = if self.soaks { self.held.sample(stage).await } else { json!({}) };
+        let samples = if self.soaks { self.samples.take(stage).await } else { json!({}) };
         let line = json!({ "chaos": "sample", "at_seconds": rounded(at.as_secs_f64()), "requests": self.clients.requests(),
             "backlog": self.watch.length() });
-        print(&joined([line, held]))
+        print(&joined([line, samples]))
     }
 }

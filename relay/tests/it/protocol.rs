@@ -69,7 +69,9 @@ fn replay(
 }
 
 fn config(cases: u32, max_shrink_iters: u32) -> Config {
-    Config { cases, max_shrink_iters, failure_persistence: None, ..Config::default() }
+    // a minute: what waits in vain takes ten seconds each time
+    let max_shrink_time = 60_000;
+    Config { cases, max_shrink_iters, max_shrink_time, failure_persistence: None, ..Config::default() }
 }
 
 #[test]

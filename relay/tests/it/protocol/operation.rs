@@ -10,7 +10,7 @@ pub(super) const WORKERS: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) enum Operation {
     Enqueue,
-    /// While another claim, not yet committed and rolled back afterwards, has locked the message `beside`.
+    /// While somebody else has locked the message `beside`, as a claim does that is rolled back in the end.
     Claim {
         worker: usize,
         limit: i64,

@@ -15,12 +15,15 @@ use shared::{
     message::{MessageId, Operation as Kind},
     postgres::Connection,
 };
-use std::{collections::HashSet, fmt::Debug, time::Duration};
+use std::{collections::HashSet, fmt::Debug, pin::pin, time::Duration};
+use tokio::time::timeout;
 
 type Played = Result<(), TestCaseError>;
 
 /// No case takes as long as a lease, or as a message waits whose time is not said to have come.
 const LONG: Duration = Duration::from_secs(100_000_000);
+/// For a claim: nobody has to wait for anybody.
+const PATIENCE: Duration = Duration::from_secs(10);
 const KIND: Kind = Kind::CreditorDebtUpdate;
 
 /// A relay: what it holds, and where its claims begin.
@@ -86,14 +89,10 @@ impl<'a> Stage<'a> {
                 self.model.enqueue();
             }
             Operation::Claim { worker, limit, beside } => {
-                let beside = beside.and_then(|message| self.message(message));
-                if let Some((_, id)) = beside {
-                    let lock = format!("begin; select from outbox_messages where id = {id} for update");
-                    self.world.run(&lock).await;
+                match beside.and_then(|message| self.message(message)) {
+                    Some(locked) => self.claim_beside(*worker, *limit, locked).await?,
+                    None => self.claim(*worker, *limit, None).await?,
                 }
-                let claimed = self.claim(*worker, *limit, beside.map(|(message, _)| message)).await;
-                self.world.run("rollback").await; // with a warning where nothing was begun
-                claimed?;
             }
             Operation::Finish { worker, count, ends, most } => {
                 self.finish(*worker, *count, ends, *most).await?
@@ -111,7 +110,7 @@ impl<'a> Stage<'a> {
                     self.crash(*worker).await;
                 }
             }
-            Operation::NewMark { worker } => self.workers[*worker].mark = LowWaterMark::default(),
+            Operation::NewMark { worker } => self.new_mark(*worker),
             Operation::Due { message } => {
                 if let Some((message, id)) = self.message(*message) {
                     self.due(message, id).await;
@@ -124,6 +123,25 @@ impl<'a> Stage<'a> {
             }
         }
         Ok(())
+    }
+
+    /// With a new mark, so that the claim has to look at all the others.
+    async fn claim_beside(&mut self, number: usize, limit: i64, (locked, id): (usize, MessageId)) -> Played {
+        self.new_mark(number);
+        let world = self.world;
+        world.run(&format!("begin; select from outbox_messages where id = {id} for update")).await;
+        let mut claim = pin!(self.claim(number, limit, Some(locked)));
+        let claimed = timeout(PATIENCE, claim.as_mut()).await;
+        world.run("rollback").await;
+        if let Ok(played) = claimed {
+            return played;
+        }
+        let _ = claim.await; // so that it does not take messages of the next case
+        Err(TestCaseError::fail("a claim waits for somebody's lock"))
+    }
+
+    fn new_mark(&mut self, number: usize) {
+        (self.workers[number].mark, self.workers[number].mark_at_most) = Default::default();
     }
 
     async fn claim(&mut self, number: usize, limit: i64, locked: Option<usize>) -> Played {
