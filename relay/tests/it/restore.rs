@@ -55,7 +55,8 @@ impl Firm {
     /// Delivers a mail and waits until nothing is on its way any more: the mail's number, and what its debt update came to.
     async fn delivered(&self, mail: &str) -> (i64, String) {
         let answer = self.ingest.webhook(mail).await;
-        assert_eq!(answer["status"], "accepted");
+        // a first attempt may have been stored, and its answer lost with its connection
+        assert!(answer["status"] == "accepted" || answer["status"] == "duplicate", "{answer}");
         let email_id = answer["email_id"].as_i64().unwrap();
         self.is_quiet().await;
         let outcome = "select outcome from outbox_messages where idempotency_key = 'creditor_debt_update:' || $1::bigint || ':0'";

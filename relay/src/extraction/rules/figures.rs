@@ -212,7 +212,10 @@ fn figure(
     let in_credit = row && matches!(after.trim(), "H" | "C" | "CR" | "Haben" | "H EUR" | "EUR H");
     let deducted = row && text.trim_start().starts_with("./.");
     let negative = deducted || attached || apart || in_credit || after.starts_with('-');
-    Figure { start, end, cents: number.cents, currency, negative }
+    // In a sentence nobody can tell a minus from a dash; before the first word it is the sign of a list.
+    let words = before.trim_end().strip_suffix(['-', '–', '—']).unwrap_or_default();
+    let unclear = !row && !attached && words.chars().any(char::is_alphanumeric);
+    Figure { start, end, cents: number.cents.filter(|_| !unclear), currency, negative }
 }
 
 /// The numbers of a text that stand by themselves, thus no part of a date, a telephone number or a file number.
@@ -349,6 +352,16 @@ mod tests {
         ] {
             assert_eq!(euro(text), None, "{text}");
         }
+        for text in [
+            "beträgt - 9 EUR",
+            "beträgt –9 EUR",
+            "beträgt — 9,00 EUR",
+            "zwischen 100 – 200 EUR",
+            "Summe: - 9,00 €",
+        ] {
+            assert_eq!(euro(text), None, "{text}");
+        }
+        assert_eq!(euro("- 412,80 EUR Zinsen"), Some(41_280));
         for text in ["11.02.2026", "Az. 83/26 EUR", "4,5 % EUR", "1.234,56", "A-12 EUR", "DE00 1234"] {
             assert!(read(text).is_empty(), "{text}");
         }
