@@ -37,6 +37,7 @@ pub(crate) fn figures(data: &[u8]) {
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '.', ',', ' ', '\'', '’', '´', '\u{a0}', '-', '–',
         '—',
     ];
+    const DASHES: [char; 3] = ['-', '–', '—'];
     // Every byte is a part of a figure, so that none is spent on letters.
     let text = String::from_utf8_lossy(data);
     let part = |c: char| if PARTS.contains(&c) { c } else { PARTS[u32::from(c) as usize % PARTS.len()] };
@@ -54,7 +55,11 @@ pub(crate) fn figures(data: &[u8]) {
     let found = by_rules::extract(&mail);
     let Some(amount) = found.debt_amount else { return };
     assert!(writes(&figure, amount), "{figure} became {amount}");
-    assert!(!figure.trim_start().starts_with(['-', '–', '—']), "{figure} is below zero");
+    // A minus belongs to the first number: what a later one writes by itself has none.
+    let numbers =
+        figure.split(|c: char| c.is_whitespace() || DASHES.contains(&c)).filter(|word| !word.is_empty());
+    let is_later = numbers.skip(1).any(|number| writes(number, amount));
+    assert!(is_later || !figure.trim_start().starts_with(DASHES), "{figure} is below zero");
 }
 
 /// A model's answer counts as far as the mail says the same.
