@@ -213,8 +213,9 @@ fn figure(
     let deducted = row && text.trim_start().starts_with("./.");
     let negative = deducted || attached || apart || in_credit || after.starts_with('-');
     // In a sentence nobody can tell a minus from a dash; before the first word it is the sign of a list.
-    let words = before.trim_end().strip_suffix(['-', '–', '—']).unwrap_or_default();
-    let unclear = !row && !attached && words.chars().any(char::is_alphanumeric);
+    let between = before.rsplit(char::is_alphanumeric).next().unwrap_or_default();
+    let is_dashed = between.len() < before.len() && between.contains(['-', '–', '—']);
+    let unclear = !row && !attached && is_dashed;
     Figure { start, end, cents: number.cents.filter(|_| !unclear), currency, negative }
 }
 
@@ -356,6 +357,7 @@ mod tests {
             "beträgt - 9 EUR",
             "beträgt –9 EUR",
             "beträgt — 9,00 EUR",
+            "beträgt —,'14040 EUR",
             "zwischen 100 – 200 EUR",
             "Summe: - 9,00 €",
         ] {
