@@ -228,6 +228,10 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
         let mut left = before.chars().rev();
         let glued_left = match left.next() {
             Some('-') => left.next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '-' | '.')),
+            // a group of digits that another one, or one more mark, stands before
+            Some('\'' | '’' | '´') => {
+                left.next().is_some_and(|c| c.is_ascii_digit() || matches!(c, '\'' | '’' | '´'))
+            }
             Some(c) => {
                 (c.is_alphanumeric() && !tail(before, 3).eq_ignore_ascii_case("EUR"))
                     || matches!(c, '/' | '_' | '.' | ',' | '#' | '§')
@@ -350,6 +354,7 @@ mod tests {
             "3 Mio EUR",
             "Nr. 117 412,80 EUR",
             "5,5 EUR",
+            "256''52 EUR",
         ] {
             assert_eq!(euro(text), None, "{text}");
         }
