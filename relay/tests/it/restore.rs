@@ -54,7 +54,7 @@ impl Firm {
 
     /// Delivers a mail and waits until nothing is on its way any more: the mail's number, and what its debt update came to.
     async fn delivered(&self, mail: &str) -> (i64, String) {
-        let answer = self.ingest.webhook(mail).await;
+        let answer = self.ingest.webhook_until_stored(mail).await;
         // a first attempt may have been stored, and its answer lost with its connection
         assert!(answer["status"] == "accepted" || answer["status"] == "duplicate", "{answer}");
         let email_id = answer["email_id"].as_i64().unwrap();
