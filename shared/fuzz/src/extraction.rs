@@ -37,29 +37,34 @@ pub(crate) fn figures(data: &[u8]) {
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '.', ',', ' ', '\'', '’', '´', '\u{a0}', '-', '–',
         '—',
     ];
-    const DASHES: [char; 3] = ['-', '–', '—'];
     // Every byte is a part of a figure, so that none is spent on letters.
     let text = String::from_utf8_lossy(data);
     let part = |c: char| if PARTS.contains(&c) { c } else { PARTS[u32::from(c) as usize % PARTS.len()] };
     let figure: String = text.chars().take(40).map(part).collect();
-    let body =
-        format!("Guten Tag,\n\ndie Gesamtforderung beträgt {figure} EUR.\n\nMit freundlichen Grüßen\n");
-    let text = mail_text::read(Some(&body), None);
-    let mail = Mail {
-        subject: "Forderungsaufstellung",
-        from_email: "post@gross.example",
-        from_name: None,
-        text: &text,
-        headers: Headers::default(),
+    for money in [format!("{figure} EUR"), format!("EUR {figure}")] {
+        let body = format!("Guten Tag,\n\ndie Gesamtforderung beträgt {money}.\n\nMit freundlichen Grüßen\n");
+        let text = mail_text::read(Some(&body), None);
+        let mail = Mail {
+            subject: "Forderungsaufstellung",
+            from_email: "post@gross.example",
+            from_name: None,
+            text: &text,
+            headers: Headers::default(),
+        };
+        let Some(amount) = by_rules::extract(&mail).debt_amount else { continue };
+        assert!(writes(&figure, amount), "{money} became {amount}");
+        let is_below_zero = figure.trim_start().starts_with(['-', '–', '—']) && !is_later(&figure, amount);
+        assert!(!is_below_zero, "{money} became {amount}, and is below zero");
+    }
+}
+
+/// Whether another number than a text's first is an amount: a minus before the first does not belong to it.
+fn is_later(text: &str, amount: Amount) -> bool {
+    let text = text.replace('\u{a0}', " ");
+    let is_any = |parts: Vec<&str>| {
+        parts.iter().filter(|part| !part.is_empty()).skip(1).any(|part| writes(part, amount))
     };
-    let found = by_rules::extract(&mail);
-    let Some(amount) = found.debt_amount else { return };
-    assert!(writes(&figure, amount), "{figure} became {amount}");
-    // A minus belongs to the first number: what a later one writes by itself has none.
-    let numbers =
-        figure.split(|c: char| c.is_whitespace() || DASHES.contains(&c)).filter(|word| !word.is_empty());
-    let is_later = numbers.skip(1).any(|number| writes(number, amount));
-    assert!(is_later || !figure.trim_start().starts_with(DASHES), "{figure} is below zero");
+    is_any(text.split([' ', '-', '–', '—']).collect()) || is_any(text.split("  ").collect())
 }
 
 /// A model's answer counts as far as the mail says the same.

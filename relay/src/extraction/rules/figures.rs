@@ -61,6 +61,11 @@ static FOR_ALL: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"(?i)\b(?:alle|sämtliche|all)\b.{0,20}\b(?:beträge|angaben|werte|zahlen|amounts|figures)\b")
 });
 
+/// What may be a minus in print; `mail_text` has made one of the others.
+const DASHES: [char; 5] = ['-', '‒', '–', '—', '―'];
+/// What may stand between groups of thousands.
+const APOSTROPHES: [char; 3] = ['\'', '’', '´'];
+
 /// Lines without a figure after which a table's header no longer holds.
 const TABLE_GAP: usize = 4;
 
@@ -207,15 +212,17 @@ fn figure(
 ) -> Figure {
     let before = text.get(..number.start).unwrap_or_default();
     let after = text.get(number.end..).unwrap_or_default();
-    let attached = before.ends_with('-') || (before.ends_with('–') && !before.ends_with(" –"));
-    let apart = row && (before.ends_with("- ") || before.ends_with("– ")) && before.len() > 3;
+    let between = before.rsplit(char::is_alphanumeric).next().unwrap_or_default();
+    // A dash before the first word is the sign of a list.
+    let is_listed = between.len() == before.len();
+    let attached = between.ends_with('-') || (between.ends_with('–') && (row || is_listed));
+    let apart = row && !is_listed && (between.ends_with("- ") || between.ends_with("– "));
     let in_credit = row && matches!(after.trim(), "H" | "C" | "CR" | "Haben" | "H EUR" | "EUR H");
     let deducted = row && text.trim_start().starts_with("./.");
     let negative = deducted || attached || apart || in_credit || after.starts_with('-');
-    // In a sentence nobody can tell a minus from a dash; before the first word it is the sign of a list.
-    let between = before.rsplit(char::is_alphanumeric).next().unwrap_or_default();
-    let is_dashed = between.len() < before.len() && between.contains(['-', '–', '—']);
-    let unclear = !row && !attached && is_dashed;
+    // Of any other dash between the last word and its figure nobody can tell whether it is a minus.
+    let minus = usize::from(attached || apart);
+    let unclear = !is_listed && between.matches(DASHES).count() > minus;
     Figure { start, end, cents: number.cents.filter(|_| !unclear), currency, negative }
 }
 
@@ -228,10 +235,6 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
         let mut left = before.chars().rev();
         let glued_left = match left.next() {
             Some('-') => left.next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '-' | '.')),
-            // a group of digits that another one, or one more mark, stands before
-            Some('\'' | '’' | '´') => {
-                left.next().is_some_and(|c| c.is_ascii_digit() || matches!(c, '\'' | '’' | '´'))
-            }
             Some(c) => {
                 (c.is_alphanumeric() && !tail(before, 3).eq_ignore_ascii_case("EUR"))
                     || matches!(c, '/' | '_' | '.' | ',' | '#' | '§')
@@ -249,8 +252,10 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
         let percent = after.trim_start().starts_with('%') || after.trim_start().starts_with("‰");
         if !glued_left && !glued_right && !percent {
             let (cents, decimals) = value(found.as_str(), english);
-            let scaled = SCALE.is_match(after);
-            let cents = if scaled || follows_number(before, found.as_str()) { None } else { cents };
+            // "256''52": marks that join no two groups leave open what is joined
+            let joined = before.ends_with(APOSTROPHES) || JOINED.is_match(after);
+            let open = joined || SCALE.is_match(after) || follows_number(before, found.as_str());
+            let cents = cents.filter(|_| !open);
             numbers.push(Number { start: found.start(), end: found.end(), cents, decimals });
         }
     }
@@ -259,12 +264,14 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
 
 static SCALE: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^\s?(?:Mio|Mrd|Tsd|TEUR|T€|Tausend|Millionen|k€|million|thousand|k\b)"));
-static LABEL_BEFORE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?i)(?:[0-9]|\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?)\s$"));
+static JOINED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[.,'’´]+[0-9]"));
+static LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"(?i)(?:[0-9][.,'’´]*|\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?)\s$")
+});
 
-/// "Rechnung Nr. 117 412,80": groups separated by a common blank might be two numbers.
+/// "Rechnung Nr. 117 412,80": groups separated by a blank might be two numbers.
 fn follows_number(before: &str, number: &str) -> bool {
-    number.contains(' ') && LABEL_BEFORE.is_match(tail(before, 20))
+    number.contains([' ', '\u{a0}']) && LABEL_BEFORE.is_match(tail(before, 20))
 }
 
 /// A number's value in cents, None if it has none or two, and whether it was written with cents.
@@ -355,6 +362,11 @@ mod tests {
             "Nr. 117 412,80 EUR",
             "5,5 EUR",
             "256''52 EUR",
+            "EUR 256''52",
+            "EUR 256.'52",
+            "beträgt –105’0100000,´2352 EUR",
+            "beträgt 93 769\u{a0}330 EUR",
+            "beträgt 32703' 207\u{a0}720 EUR",
         ] {
             assert_eq!(euro(text), None, "{text}");
         }
@@ -365,6 +377,10 @@ mod tests {
             "beträgt —,'14040 EUR",
             "zwischen 100 – 200 EUR",
             "Summe: - 9,00 €",
+            "Summe     -   9,00 €",
+            "Summe     — 9,00 €",
+            "Summe     -'9,00 €",
+            "beträgt ‒9 EUR",
         ] {
             assert_eq!(euro(text), None, "{text}");
         }
@@ -376,6 +392,7 @@ mod tests {
 
     #[test]
     fn headers_and_signs() {
+        assert!(read("Zahlung    –50,00 EUR").iter().all(|(.., negative)| *negative));
         let table = "Text      Betrag EUR\nRechnung      89,95\nGutschrift      44,98-\nZahlung      -5,00\n";
         let signs: Vec<bool> = read(table).into_iter().map(|(.., negative)| negative).collect();
         assert_eq!(signs, [false, true, true]);
