@@ -265,13 +265,15 @@ fn numbers(text: &str, english: bool) -> Vec<Number> {
 static SCALE: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"^\s?(?:Mio|Mrd|Tsd|TEUR|T€|Tausend|Millionen|k€|million|thousand|k\b)"));
 static JOINED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[.,'’´]+[0-9]"));
-static LABEL_BEFORE: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"(?i)(?:[0-9][.,'’´]*|\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?)\s$")
-});
+static LABEL_BEFORE: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?i)\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?\s$"));
 
 /// "Rechnung Nr. 117 412,80": groups separated by a blank might be two numbers.
 fn follows_number(before: &str, number: &str) -> bool {
-    number.contains([' ', '\u{a0}']) && LABEL_BEFORE.is_match(tail(before, 20))
+    let is_mark = |c: char| matches!(c, '.' | ',') || APOSTROPHES.contains(&c) || c.is_whitespace();
+    let is_column = before.chars().rev().take(2).all(char::is_whitespace);
+    let is_second = before.trim_end_matches(is_mark).ends_with(|c: char| c.is_ascii_digit()) && !is_column;
+    number.contains([' ', '\u{a0}']) && (is_second || LABEL_BEFORE.is_match(tail(before, 20)))
 }
 
 /// A number's value in cents, None if it has none or two, and whether it was written with cents.
