@@ -31,19 +31,20 @@ pub(crate) fn rules(data: &[u8]) {
     assert!(found.debt_amount.is_none() || found.confidence >= LEAST_CONFIDENCE, "unsure is null");
 }
 
-/// A figure in an otherwise plain sentence is read as its digits say, or not at all.
+/// A figure in an otherwise plain sentence or row is read as its digits say, or not at all.
 pub(crate) fn figures(data: &[u8]) {
-    const PARTS: [char; 20] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '.', ',', ' ', '\'', '’', '´', '\u{a0}', '-', '–',
-        '—',
-    ];
     // Every byte is a part of a figure, so that none is spent on letters.
     let text = String::from_utf8_lossy(data);
-    let part = |c: char| if PARTS.contains(&c) { c } else { PARTS[u32::from(c) as usize % PARTS.len()] };
+    let parts: Vec<char> = format!("0123456789., \u{a0}'’´{DASHES}").chars().collect();
+    let part = |c: char| if parts.contains(&c) { c } else { parts[u32::from(c) as usize % parts.len()] };
     let figure: String = text.chars().take(40).map(part).collect();
-    for money in [format!("{figure} EUR"), format!("EUR {figure}")] {
-        let body = format!("Guten Tag,\n\ndie Gesamtforderung beträgt {money}.\n\nMit freundlichen Grüßen\n");
-        let text = mail_text::read(Some(&body), None);
+    for money in [
+        format!("die Gesamtforderung beträgt {figure} EUR."),
+        format!("die Gesamtforderung beträgt EUR {figure}."),
+        format!("Gesamtforderung     {figure} EUR"),
+    ] {
+        let text =
+            mail_text::read(Some(&format!("Guten Tag,\n\n{money}\n\nMit freundlichen Grüßen\n")), None);
         let mail = Mail {
             subject: "Forderungsaufstellung",
             from_email: "post@gross.example",
@@ -52,19 +53,40 @@ pub(crate) fn figures(data: &[u8]) {
             headers: Headers::default(),
         };
         let Some(amount) = by_rules::extract(&mail).debt_amount else { continue };
-        assert!(writes(&figure, amount), "{money} became {amount}");
-        let is_below_zero = figure.trim_start().starts_with(['-', '–', '—']) && !is_later(&figure, amount);
-        assert!(!is_below_zero, "{money} became {amount}, and is below zero");
+        let words = words(&figure);
+        let last = (0..words.len()).rfind(|&from| {
+            (from + 1..=words.len()).any(|to| forms(amount).contains(&words[from..to].concat()))
+        });
+        let last = last.unwrap_or_else(|| panic!("{money:?} became {amount}"));
+        // A minus belongs to the first number.
+        let is_below_zero = last == 0 && figure.trim_start().starts_with(|c| DASHES.contains(c));
+        assert!(!is_below_zero, "{money:?} became {amount}, and is below zero");
     }
 }
 
-/// Whether another number than a text's first is an amount: a minus before the first does not belong to it.
-fn is_later(text: &str, amount: Amount) -> bool {
-    let text = text.replace('\u{a0}', " ");
-    let is_any = |parts: Vec<&str>| {
-        parts.iter().filter(|part| !part.is_empty()).skip(1).any(|part| writes(part, amount))
-    };
-    is_any(text.split([' ', '-', '–', '—']).collect()) || is_any(text.split("  ").collect())
+const DASHES: &str = "-‒–—―";
+
+/// The digits of what stands between blanks and dashes: each a number, or a group of one that is written with blanks. A no-break
+/// space joins only digits.
+fn words(figure: &str) -> Vec<String> {
+    let all: Vec<char> = figure.chars().collect();
+    let is_digit = |at: usize| all.get(at).is_some_and(char::is_ascii_digit);
+    let joins = |at: usize| at > 0 && is_digit(at - 1) && is_digit(at + 1);
+    let shown = all.iter().enumerate().map(|(at, &c)| if c == '\u{a0}' && !joins(at) { ' ' } else { c });
+    let shown: String = shown.collect();
+    let words = shown.split(|c| c == ' ' || DASHES.contains(c)).map(digits);
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+fn digits(text: &str) -> String {
+    text.chars().filter(char::is_ascii_digit).collect()
+}
+
+/// The digits of an amount with its cents, and without the zeros at their end.
+fn forms(amount: Amount) -> Vec<String> {
+    let cents = digits(&amount.to_string());
+    let shorter = ["0", "00"].into_iter().filter_map(|zeros| cents.strip_suffix(zeros).map(str::to_owned));
+    shorter.chain([cents.clone()]).collect()
 }
 
 /// A model's answer counts as far as the mail says the same.
@@ -126,19 +148,13 @@ fn sound(found: &ExtractedEntities, mail: &Mail<'_>) {
     }
 }
 
-/// Whether the digits of an amount stand in a text, with or without its cents, whatever marks are between them.
+/// Whether the digits of an amount stand in a text, with or without its cents, whatever marks are between them. Mails write more than
+/// amounts, so any row of digits counts.
 fn writes(text: &str, amount: Amount) -> bool {
-    let cents = amount.to_string().replace('.', "");
-    let cents = cents.trim_start_matches('0');
-    let forms = [Some(cents), cents.strip_suffix('0'), cents.strip_suffix("00")];
-    let is_part = |c: char| c.is_ascii_digit() || "., '’´\u{a0}-–—".contains(c);
-    let runs = text
-        .split(|c: char| !is_part(c))
-        .map(|run| run.chars().filter(char::is_ascii_digit).collect::<String>());
-    runs.filter(|run| !run.is_empty()).any(|run| {
-        let is_zero = cents.is_empty() && run.contains('0');
-        is_zero || forms.into_iter().flatten().any(|form| !form.is_empty() && run.contains(form))
-    })
+    let forms = forms(amount);
+    let is_part = |c: char| c.is_ascii_digit() || "., '’´\u{a0}".contains(c) || DASHES.contains(c);
+    let mut runs = text.split(|c: char| !is_part(c)).map(digits);
+    runs.any(|run| forms.iter().any(|form| run.contains(form.trim_start_matches('0')) && !run.is_empty()))
 }
 
 fn one_line(text: &str) -> String {

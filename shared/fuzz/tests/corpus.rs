@@ -1,6 +1,6 @@
 //! Every target on every file that is kept for it.
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 use std::{fs, path::Path};
 
 #[test]
@@ -20,12 +20,13 @@ fn every_target_holds_on_its_whole_corpus() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(8), failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
-    /// Under libFuzzer's sanitizer this target runs 20 to 90 times a second: too few to meet what the forms of numbers can be put together to.
+    /// Numbers put together by their parts, in an ordinary build: under its sanitizer libFuzzer tries 20 to 90 figures a second, and
+    /// most of them are no numbers. Always the same ones; `PROPTEST_RNG_SEED` and more cases are for searching.
     #[test]
-    fn a_figure_of_random_groups_is_read_as_it_says_or_not_at_all(
-        figure in "([-–— .,'’´\u{a0}]{0,3}[0-9]{1,5}){1,6}(,[0-9]{2}|[.][0-9]{2}|,[-–—]|,--| )?"
+    fn a_figure_put_together_from_parts_is_read_as_its_digits_say_or_not_at_all(
+        figure in "([-–— .,'’´\u{a0}]{0,2}[0-9]{1,4}){1,5}(,[0-9]{2}|[.][0-9]{2}|,[-–—]|,--| )?"
     ) {
         let target = fuzz::TARGETS.iter().find(|target| target.name == "figures").unwrap();
         (target.check)(figure.as_bytes());

@@ -161,7 +161,10 @@ impl Passage<'_> {
                 kind = Kind::Other;
             }
             let Some(cents) = figure.cents.filter(|_| figure.currency == Currency::Euro) else {
-                statement.unclear |= labels::is_claim(kind);
+                // A payment or a second claim of which only the figure is unclear would be missed in the account.
+                let counts =
+                    figure.currency == Currency::Euro && matches!(kind, Kind::Payment | Kind::Unlabelled);
+                statement.unclear |= labels::is_claim(kind) || counts;
                 continue;
             };
             let before = statement.mentions.last().filter(|before| before.unit == self.index);

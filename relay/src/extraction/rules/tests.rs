@@ -180,6 +180,13 @@ fn in_doubt_there_is_no_amount() {
         "Gesamtforderung per 31.12.2025: 2.000,00 EUR\nGesamtforderung per 28.02.2026: 2.031,25 EUR",
         "Hauptschuldnerin ist Frau Ilse Wolf mit 7.000,00 EUR. Herr Ines Rohrbach haftet als Bürge nur in Höhe von 2.500,00 EUR.",
         "Gesamtforderung: 1.811.20 EUR",
+        "Forderung        500,00 EUR\nZahlung      -   100,00 EUR",
+        "Forderung        500,00 EUR\nZahlung      -   100,00 EUR\n                 400,00 EUR",
+        "Forderung: 500,00 EUR\nZahlung: - 100,00 EUR",
+        "Frau Ines Rohrbach schuldet 500,00 EUR aus dem Kauf – 200,00 EUR aus der Reparatur.",
+        "die Gesamtforderung beträgt 5 200 EUR.",
+        "die Gesamtforderung beträgt EUR 1 234 567.",
+        "die Gesamtforderung beträgt EUR 500–600.",
     ] {
         assert_eq!(amount(body), None, "{body}");
     }
