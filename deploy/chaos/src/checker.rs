@@ -2,7 +2,7 @@
 //!
 //! Its model is small: a delivery that was answered by a 200 is one mail; a mail is read once, and is one debt update or none; an
 //! entry holds the update of the highest stamp, and MongoDB has seen the stamps of an entry only rise. It knows nothing of how
-//! the programs work, and shares no code with them.
+//! the programs work, and shares no rule with them.
 
 #[cfg(test)]
 mod tests;

@@ -280,6 +280,17 @@ async fn without_the_schema_it_is_not_ready_says_what_to_run_and_asks_the_sender
 }
 
 #[tokio::test]
+async fn a_right_that_a_migration_has_not_given_yet_is_a_503_and_the_repeat_is_stored() {
+    let database = Database::new().await;
+    let service = Service::over(&database).await;
+    let owner = database.client().await;
+    owner.batch_execute("revoke insert on incoming_emails from ingest").await.unwrap();
+    service.zendesk(&mail("w1")).await.is_problem(503, "unavailable");
+    owner.batch_execute("grant insert on incoming_emails to ingest").await.unwrap();
+    service.zendesk(&mail("w1")).await.email_id("accepted");
+}
+
+#[tokio::test]
 async fn a_connection_lost_during_the_commit_is_a_503_and_the_repeat_finds_one_mail() {
     let database = Database::new().await;
     let wire = Wire::before(&database.url).await;
