@@ -13,6 +13,7 @@ mod flow;
 mod kind;
 mod labels;
 mod names;
+mod numbers;
 mod person;
 mod references;
 mod signs;

@@ -54,9 +54,7 @@ pub(crate) fn figures(data: &[u8]) {
         };
         let Some(amount) = by_rules::extract(&mail).debt_amount else { continue };
         let words = words(&figure);
-        let last = (0..words.len()).rfind(|&from| {
-            (from + 1..=words.len()).any(|to| forms(amount).contains(&words[from..to].concat()))
-        });
+        let last = (0..words.len()).rfind(|&at| forms(amount).contains(&words[at]));
         let last = last.unwrap_or_else(|| panic!("{money:?} became {amount}"));
         // A minus belongs to the first number.
         let is_below_zero = last == 0 && figure.trim_start().starts_with(|c| DASHES.contains(c));
@@ -66,16 +64,21 @@ pub(crate) fn figures(data: &[u8]) {
 
 const DASHES: &str = "-‒–—―";
 
-/// The digits of what stands between blanks and dashes: each a number, or a group of one that is written with blanks. A no-break
-/// space joins only digits.
+/// The digits of what stands between blanks and dashes: each a number. What may join two of them makes them one: a no-break space or a
+/// dash between digits, and a blank before a group of three behind at most three that stand alone.
 fn words(figure: &str) -> Vec<String> {
     let all: Vec<char> = figure.chars().collect();
-    let is_digit = |at: usize| all.get(at).is_some_and(char::is_ascii_digit);
-    let joins = |at: usize| at > 0 && is_digit(at - 1) && is_digit(at + 1);
-    let shown = all.iter().enumerate().map(|(at, &c)| if c == '\u{a0}' && !joins(at) { ' ' } else { c });
-    let shown: String = shown.collect();
-    let words = shown.split(|c| c == ' ' || DASHES.contains(c)).map(digits);
-    words.filter(|word| !word.is_empty()).collect()
+    let run = |from: usize| all.iter().skip(from).take_while(|c| c.is_ascii_digit()).count();
+    let run_before = |to: usize| all.iter().take(to).rev().take_while(|c| c.is_ascii_digit()).count();
+    let is_gap = |c: char| c == ' ' || DASHES.contains(c);
+    let joins = |at: usize| {
+        let (left, right) = (run_before(at), run(at + 1));
+        let stands_alone = at == left || is_gap(all[at - left - 1]);
+        left > 0 && right > 0 && (all[at] != ' ' || (left <= 3 && right == 3 && stands_alone))
+    };
+    let is_end = |at: usize| (is_gap(all[at]) || all[at] == '\u{a0}') && !joins(at);
+    let shown: String = (0..all.len()).map(|at| if is_end(at) { '\n' } else { all[at] }).collect();
+    shown.split('\n').map(digits).filter(|word| !word.is_empty()).collect()
 }
 
 fn digits(text: &str) -> String {

@@ -63,7 +63,7 @@ impl Statement {
                 .find(|mention| mention.cents == 0)
                 .map(|mention| self.found(mention, 0.9));
         }
-        if self.unclear {
+        if self.unclear || self.is_incomplete() {
             return None;
         }
         let of = |kind: Kind| {
@@ -91,6 +91,12 @@ impl Statement {
             candidates.iter().rfind(|mention| mention.cents == cents && mention.kind != Kind::Claim);
         let mention = mention.or_else(|| candidates.iter().rfind(|mention| mention.cents == cents))?;
         Some(self.found(mention, if mention.doubt { 0.6 } else { 0.92 }))
+    }
+
+    /// Whether a payment or a second claim could not be read, and no sum or remainder follows that counts it.
+    fn is_incomplete(&self) -> bool {
+        let is_sum = |mention: &Mention| matches!(mention.kind, Kind::Total | Kind::Rest);
+        self.missed.is_some_and(|from| !self.mentions.iter().skip(from).any(is_sum))
     }
 
     fn found(&self, mention: &Mention, confidence: f64) -> Claim {

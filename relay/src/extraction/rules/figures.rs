@@ -1,10 +1,10 @@
-//! Figures of money in a text: where they stand, their value in cents and their currency.
+//! Figures of money in a text: numbers with a currency and a sign.
 //!
-//! Owns the number forms: German first (`1.234,56`, `1.250,--`, `12 345,67`, `2.500` = 2500), then US (`1,234.56`). A figure
-//! that can be read in two ways has no value. What a figure means is `labels`' to say.
+//! A figure that can be read in two ways has no value: a person reads it. What a figure means is `labels`' to say.
 
 use super::{
-    flow::{Unit, tail},
+    flow::Unit,
+    numbers::{Number, numbers},
     pattern,
 };
 use regex::Regex;
@@ -31,21 +31,8 @@ pub(super) struct Figure {
     pub(super) negative: bool,
 }
 
-/// A number before its currency is known.
-struct Number {
-    start: usize,
-    end: usize,
-    cents: Option<i64>,
-    decimals: bool,
-}
-
-static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(
-        r"[0-9]{1,3}(?: [0-9]{3})+(?:,[0-9]{2}\b|,-{1,2}|,–)|[0-9]+(?:[.,'’´\x{a0}][0-9]+)*(?:,(?:-{1,2}|[–—])|\.(?:-{1,2}|[–—]))?",
-    )
-});
 static UNIT_BEFORE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(&format!(r"(?:^|[^\p{{L}}])({CURRENCIES})\s{{0,12}}[-–+]?\s?$")));
+    LazyLock::new(|| pattern(&format!(r"(?:^|[^\p{{L}}])({CURRENCIES})\s{{0,12}}[-‒–—―+]?\s{{0,12}}$")));
 static UNIT_AFTER: LazyLock<Regex> =
     LazyLock::new(|| pattern(&format!(r"^-?\s{{0,3}}({CURRENCIES})(?:$|[^\p{{L}}])")));
 static EURO: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)^(?:eur|euros?|€)$"));
@@ -63,8 +50,6 @@ static FOR_ALL: LazyLock<Regex> = LazyLock::new(|| {
 
 /// Every dash that may be meant as a minus; `mail_text` has turned U+2010, U+2011 and U+2212 into '-'.
 const DASHES: [char; 5] = ['-', '‒', '–', '—', '―'];
-/// What may stand between the groups of a number.
-const MARKS: [char; 6] = ['.', ',', '\'', '’', '´', '\u{a0}'];
 
 /// Lines without a figure after which a table's header no longer holds.
 const TABLE_GAP: usize = 4;
@@ -210,129 +195,27 @@ fn figure(
     (start, end): (usize, usize),
     row: bool,
 ) -> Figure {
-    let before = text.get(..number.start).unwrap_or_default();
     let after = text.get(number.end..).unwrap_or_default();
-    let list_sign = before.strip_prefix(DASHES).filter(|rest| rest.starts_with(char::is_whitespace));
-    let between = list_sign.unwrap_or(before).rsplit(char::is_alphanumeric).next().unwrap_or_default();
-    let apart = between.strip_suffix(' ').unwrap_or(between);
+    let lead = text.get(number.gap..start).unwrap_or_default();
+    let unit_and_sign = text.get(start..number.start).unwrap_or_default();
+    let is_unit = |c: char| c.is_alphabetic() || "€$£¥₺.".contains(c);
+    let last = lead.rsplit(char::is_alphanumeric).next().unwrap_or_default();
+    let between = format!("{last}{}", unit_and_sign.trim_start_matches(is_unit));
+    // In a row "- 9,00" is a minus too; with more blanks it may be an empty column.
+    let apart = between.strip_suffix(' ').unwrap_or(&between);
     let minus = between.ends_with('-') || (row && apart.ends_with(['-', '–']));
+    let dash_behind = [after, text.get(end..).unwrap_or_default()].into_iter().find_map(|behind| {
+        let mut behind = behind.chars();
+        let dash = behind.next().filter(|c| DASHES.contains(c));
+        dash.filter(|_| !behind.next().is_some_and(char::is_alphanumeric))
+    });
     let in_credit = row && matches!(after.trim(), "H" | "C" | "CR" | "Haben" | "H EUR" | "EUR H");
     let deducted = row && text.trim_start().starts_with("./.");
-    let negative = deducted || minus || in_credit || after.starts_with('-');
-    // "beträgt - 9", "Zinsen   -   9,00": a minus, a dash, or an empty column. Nobody can tell, so a person reads it.
-    let unclear = between.matches(DASHES).count() > usize::from(minus);
+    let negative = deducted || minus || in_credit || dash_behind == Some('-');
+    // Any other dash is a minus, a dash or the sign of a list: nobody can tell.
+    let dashes = between.matches(DASHES).count() > usize::from(minus);
+    let unclear = dashes || dash_behind.is_some_and(|dash| dash != '-');
     Figure { start, end, cents: number.cents.filter(|_| !unclear), currency, negative }
-}
-
-/// The numbers of a text that stand by themselves, thus no part of a date, a telephone number or a file number.
-fn numbers(text: &str, english: bool) -> Vec<Number> {
-    let mut numbers = Vec::new();
-    for found in NUMBER.find_iter(text) {
-        let before = text.get(..found.start()).unwrap_or_default();
-        let after = text.get(found.end()..).unwrap_or_default();
-        let mut left = before.chars().rev();
-        let glued_left = match left.next() {
-            Some('-') => left.next().is_some_and(|c| c.is_alphanumeric() || matches!(c, '/' | '-' | '.')),
-            Some(c) => {
-                (c.is_alphanumeric() && !tail(before, 3).eq_ignore_ascii_case("EUR"))
-                    || matches!(c, '/' | '_' | '.' | ',' | '#' | '§')
-            }
-            None => false,
-        };
-        let mut right = after.chars();
-        let glued_right = match right.next() {
-            Some('-' | '/' | '_' | ':') => right.next().is_some_and(char::is_alphanumeric),
-            Some(c) => {
-                c.is_alphanumeric() && !after.get(..3).is_some_and(|unit| unit.eq_ignore_ascii_case("EUR"))
-            }
-            None => false,
-        };
-        let percent = after.trim_start().starts_with('%') || after.trim_start().starts_with("‰");
-        if !glued_left && !glued_right && !percent {
-            let (cents, decimals) = value(found.as_str(), english);
-            let joined = is_joined(before, (found.as_str(), decimals), after);
-            let open = joined || SCALE.is_match(after) || follows_label(before, found.as_str());
-            let cents = cents.filter(|_| !open);
-            numbers.push(Number { start: found.start(), end: found.end(), cents, decimals });
-        }
-    }
-    numbers
-}
-
-static SCALE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"^\s?(?:Mio|Mrd|Tsd|TEUR|T€|Tausend|Millionen|k€|million|thousand|k\b)"));
-static LABEL_BEFORE: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?i)(?:[0-9]|\b(?:nr|no|nummer|konto|rechnung|vertrag|zeichen|az)\.?:?)\s$"));
-
-/// "Rechnung Nr. 117 412,80": groups separated by a common blank might be two numbers.
-fn follows_label(before: &str, number: &str) -> bool {
-    number.contains(' ') && LABEL_BEFORE.is_match(tail(before, 20))
-}
-
-static GROUP_BEFORE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|[^0-9])[0-9]{1,3} $"));
-static GROUP_BEHIND: LazyLock<Regex> = LazyLock::new(|| pattern(r"^ [0-9]{3}(?:[^0-9]|$)"));
-/// Marks that join no two groups, cents after a stray blank, and the upper bound of a range: "256''52", "256 ,52", "500–600".
-static MORE_BEHIND: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?: ?[.,'’´\x{a0}]+|[‒–—―])[0-9]"));
-
-/// Whether what stands beside a number may belong to it: "5 200" is 5,200, or a number and 200; "256''52" is anything.
-fn is_joined(before: &str, (number, decimals): (&str, bool), after: &str) -> bool {
-    let is_digit = |c: char| c.is_ascii_digit();
-    let length = |group: Option<&str>| group.map_or(0, str::len);
-    let first = length(number.split(|c| !is_digit(c)).next());
-    let last = length(number.rsplit(|c| !is_digit(c)).next());
-    let left = before.trim_end_matches(MARKS);
-    let by_marks = (left.len() < before.len() && left.ends_with(is_digit)) || MORE_BEHIND.is_match(after);
-    let by_blanks = (first == 3 && GROUP_BEFORE.is_match(tail(before, 5)))
-        || (last <= 3 && !decimals && GROUP_BEHIND.is_match(after));
-    by_marks || by_blanks
-}
-
-/// A number's value in cents, None if it has none or two, and whether it was written with cents.
-fn value(written: &str, english: bool) -> (Option<i64>, bool) {
-    let digits = written.trim_end_matches(['-', '–', '—']);
-    let dashed = digits.len() < written.len();
-    let digits = digits.trim_end_matches(['.', ',']);
-    let mark = |c: char| if matches!(c, '.' | ',') { c } else { ' ' };
-    let marks: Vec<char> = digits.chars().filter(|c| !c.is_ascii_digit()).map(mark).collect();
-    let parts: Vec<&str> = digits.split(|c: char| !c.is_ascii_digit()).collect();
-    let (Some(last_mark), Some(last)) = (marks.last(), parts.last()) else {
-        return (cents(&parts, "", &marks), dashed);
-    };
-    let repeated = marks.iter().filter(|mark| *mark == last_mark).count() > 1;
-    let whole = parts.get(..parts.len() - 1).unwrap_or_default();
-    let whole_marks = marks.get(..marks.len() - 1).unwrap_or_default();
-    match (*last_mark, last.len()) {
-        ('.' | ',', 2) if !repeated && !dashed => (cents(whole, last, whole_marks), true),
-        // "1834,5": a whole number of at least two digits before it, else it may be a rate.
-        (',', 1)
-            if !english
-                && !dashed
-                && marks.len() == 1
-                && parts.first().is_some_and(|first| first.len() > 1) =>
-        {
-            (cents(whole, &format!("{last}0"), whole_marks), true)
-        }
-        // A comma before three digits groups thousands in English and is no number in German.
-        (',', 3) if !english => (None, dashed),
-        (_, 3) => (cents(&parts, "", &marks), dashed),
-        _ => (None, dashed),
-    }
-}
-
-/// Cents of the groups of a whole number and its decimals; None unless every group but the first has three digits.
-fn cents(groups: &[&str], decimals: &str, marks: &[char]) -> Option<i64> {
-    let first = groups.first()?;
-    let grouped = groups.len() > 1;
-    let sound = (!grouped || first.len() <= 3)
-        && groups.iter().skip(1).all(|group| group.len() == 3)
-        && marks.iter().all(|mark| Some(mark) == marks.first())
-        && (!first.starts_with('0') || (first.len() == 1 && !grouped));
-    let whole = groups.concat();
-    if !sound || whole.len() > 9 {
-        return None;
-    }
-    let fraction: i64 = if decimals.is_empty() { 0 } else { decimals.parse().ok()? };
-    Some(whole.parse::<i64>().ok()? * 100 + fraction)
 }
 
 #[cfg(test)]
@@ -391,15 +274,18 @@ mod tests {
             "beträgt € - 9,00",
             "zwischen 100 – 200 EUR",
             "Summe: - 9,00 €",
+            "- 9,00 EUR Zinsen",
             "Summe     -   9,00 €",
             "Summe     — 9,00 €",
             "Summe     -'9,00 €",
         ] {
             assert!(matches!(read(text).first(), Some((None, ..))), "{text}: {:?}", read(text));
         }
-        for text in
-            ["- 412,80 EUR Zinsen", "zum 31.12.2025 412,80 EUR", "12\u{a0}345,67 EUR, am 3.12. 412,80 EUR"]
-        {
+        for text in [
+            "zum 31.12.2025 412,80 EUR",
+            "zum 31.12.25 412,80 EUR",
+            "12\u{a0}345,67 EUR, am 3.12. 412,80 EUR",
+        ] {
             assert_eq!(read(text).last().and_then(|(cents, ..)| *cents), Some(41_280), "{text}");
         }
         for text in

@@ -286,6 +286,11 @@ fn labels(clause: &str) -> impl Iterator<Item = Kind> {
     })
 }
 
+/// Whether words beside a figure tell of a payment.
+pub(super) fn tells_payment(words: &str) -> bool {
+    labels(&bare(words)).any(|kind| kind == Kind::Payment)
+}
+
 /// What the words of a table's row say about all of its figures.
 pub(super) fn row_kind(words: &str) -> Kind {
     nearest(&bare(words))

@@ -21,6 +21,8 @@ pub(super) struct Statement {
     pub(super) suspicious: bool,
     /// A claim is stated in another currency or in a figure that can be read in two ways.
     pub(super) unclear: bool,
+    /// How many figures were read before the last payment or second claim whose figure can be read in two ways.
+    pub(super) missed: Option<usize>,
     /// The mail corrects an earlier one, so that it may repeat a figure that no longer holds.
     pub(super) corrects: bool,
 }
@@ -69,6 +71,7 @@ pub(super) fn read(text: &str, english: bool, is_stranger: impl Fn(&str) -> bool
         units: Vec::new(),
         suspicious: false,
         unclear: false,
+        missed: None,
         corrects: false,
     };
     let (mut above, mut columns) = (String::new(), Columns::default());
@@ -161,10 +164,15 @@ impl Passage<'_> {
                 kind = Kind::Other;
             }
             let Some(cents) = figure.cents.filter(|_| figure.currency == Currency::Euro) else {
-                // A payment or a second claim of which only the figure is unclear would be missed in the account.
-                let counts =
-                    figure.currency == Currency::Euro && matches!(kind, Kind::Payment | Kind::Unlabelled);
-                statement.unclear |= labels::is_claim(kind) || counts;
+                // Not seen, a payment or a second claim would leave the first claim as it is.
+                let pays =
+                    kind == Kind::Payment || labels::tells_payment(own) || labels::tells_payment(behind);
+                let mut before = statement.mentions.iter().filter(|before| before.unit == self.index);
+                let second = kind == Kind::Unlabelled && before.any(|before| labels::is_claim(before.kind));
+                if figure.currency == Currency::Euro && (pays || second) {
+                    statement.missed = Some(statement.mentions.len());
+                }
+                statement.unclear |= labels::is_claim(kind);
                 continue;
             };
             let before = statement.mentions.last().filter(|before| before.unit == self.index);
