@@ -2,8 +2,9 @@
 //!
 //! Owns the order in which a mail is read: who is meant, what every figure of money is, what kind of mail it is, and only then
 //! which figure, if any, is the claim. Text that gives orders to its reader is content like any other. The parts own their
-//! vocabulary: `flow` the pieces of a text, `figures` numbers, `labels` their meaning, `clauses` what takes it away, `statement` all of them, `amounts` the choice, `kind` the intent,
-//! `signs` what the headers add to it, `person` and `names`, `references` and `creditor` the rest.
+//! vocabulary: `flow` the pieces of a text, `numbers` and `figures` the money in it, `labels` what a figure means, `clauses` what takes
+//! that away, `statement` all of them, `amounts` the choice, `kind` the intent, `signs` what the headers add to it, `person` and
+//! `names`, `references` and `creditor` the rest.
 
 mod amounts;
 mod clauses;
