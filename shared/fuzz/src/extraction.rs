@@ -73,7 +73,11 @@ fn words(figure: &str) -> Vec<String> {
     let is_gap = |c: char| c == ' ' || DASHES.contains(c);
     let joins = |at: usize| {
         let (left, right) = (run_before(at), run(at + 1));
-        let stands_alone = at == left || !"0123456789.,\u{a0}".contains(all[at - left - 1]);
+        let stands_alone = at == left
+            || match all[at - left - 1] {
+                '\u{a0}' => run_before(at - left - 1) == 0,
+                before => !"0123456789.,".contains(before),
+            };
         left > 0 && right > 0 && (all[at] != ' ' || (left <= 3 && right == 3 && stands_alone))
     };
     let is_end = |at: usize| (is_gap(all[at]) || all[at] == '\u{a0}') && !joins(at);
