@@ -158,10 +158,16 @@ fn sound(found: &ExtractedEntities, mail: &Mail<'_>) {
 /// Whether the digits of an amount stand in a text, with or without its cents, whatever marks are between them. Mails write more than
 /// amounts, so any row of digits counts.
 fn writes(text: &str, amount: Amount) -> bool {
-    let forms = forms(amount);
     let is_part = |c: char| c.is_ascii_digit() || "., '’´\u{a0}".contains(c) || DASHES.contains(c);
-    let mut runs = text.split(|c: char| !is_part(c)).map(digits);
-    runs.any(|run| forms.iter().any(|form| run.contains(form.trim_start_matches('0')) && !run.is_empty()))
+    // Zeros in front are not written, but of nothing one zero is.
+    let shown = |form: String| match form.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let forms: Vec<String> = forms(amount).into_iter().map(shown).collect();
+    text.split(|c: char| !is_part(c))
+        .map(digits)
+        .any(|run| forms.iter().any(|form| run.contains(form.as_str())))
 }
 
 fn one_line(text: &str) -> String {

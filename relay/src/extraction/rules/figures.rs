@@ -249,6 +249,15 @@ mod tests {
         ] {
             assert_eq!(euro(text), Some(cents), "{text}");
         }
+        for text in
+            ["11.02.2026", "Az. 83/26 EUR", "4,5 % EUR", "1.234,56", "A-12 EUR", "DE00 1234", "3 Mio EUR"]
+        {
+            assert!(read(text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_has_no_value() {
         for text in [
             "1,234 EUR",
             "12.34.567 EUR",
@@ -287,11 +296,6 @@ mod tests {
             "12\u{a0}345,67 EUR, am 3.12. 412,80 EUR",
         ] {
             assert_eq!(read(text).last().and_then(|(cents, ..)| *cents), Some(41_280), "{text}");
-        }
-        for text in
-            ["11.02.2026", "Az. 83/26 EUR", "4,5 % EUR", "1.234,56", "A-12 EUR", "DE00 1234", "3 Mio EUR"]
-        {
-            assert!(read(text).is_empty(), "{text}");
         }
     }
 
